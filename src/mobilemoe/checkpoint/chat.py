@@ -1,0 +1,82 @@
+"""Chat messages to prompt text with the checkpoint's own template, in a sandbox."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from mobilemoe.errors import CheckpointError, MobileMoEError
+
+# BOS <hs>role<he>\n\n text <eot> ... <hs>assistant<he>\n\n
+CHAT_TEMPLATE = (
+    "{{ bos_token }}"
+    "{% for message in messages %}"
+    "<|header_start|>{{ message['role'] }}<|header_end|>\n\n"
+    "{{ message['content'] | trim }}<|eot|>"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|header_start|>assistant<|header_end|>\n\n{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class ChatFormat:
+    """The chat template of one checkpoint."""
+
+    template: str
+    bos_token: str
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> ChatFormat:
+        """Read the template from `folder`/tokenizer_config.json.
+
+        Raises:
+            CheckpointError: if there is none: a Base model.
+        """
+        path = Path(folder) / "tokenizer_config.json"
+        settings = _read_settings(path)
+        template = settings.get("chat_template")
+        if not isinstance(template, str):
+            raise CheckpointError(
+                f"{folder} has no chat template: it is a Base model",
+                hint="use `mobilemoe generate`, or an SFT or QAT checkpoint",
+            )
+        return cls(template, str(settings.get("bos_token", "")))
+
+    def render(
+        self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """Return the prompt text, special tokens included: encode it without another BOS.
+
+        Raises:
+            MobileMoEError: if the template fails or tries to leave its sandbox.
+        """
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        try:
+            return environment.from_string(self.template).render(
+                messages=list(messages),
+                bos_token=self.bos_token,
+                add_generation_prompt=add_generation_prompt,
+            )
+        except TemplateError as error:
+            raise MobileMoEError(
+                f"the chat template failed: {error}",
+                hint="each message needs 'role' and 'content'",
+            ) from error
+
+
+def _read_settings(path: Path) -> Mapping[str, Any]:
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{path}: is not a JSON object")
+    return settings

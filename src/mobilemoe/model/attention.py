@@ -1,0 +1,49 @@
+"""Grouped-query causal attention with RoPE, then RMS over each head without a learned weight.
+
+B batch, T tokens, D hidden, H query heads, G KV heads, d head dim.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mobilemoe.config import ModelConfig
+from mobilemoe.model.norm import rms_norm
+from mobilemoe.model.rope import apply_rope
+
+
+class Attention(nn.Module):
+    """softmax(q k^T / sqrt(d)) v with q and k rotated and normalised."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        D, d = config.hidden_size, config.head_dim
+        H, G = config.num_attention_heads, config.num_key_value_heads
+        self.q_proj = nn.Linear(D, H * d, bias=False)
+        self.k_proj = nn.Linear(D, G * d, bias=False)
+        self.v_proj = nn.Linear(D, G * d, bias=False)
+        self.o_proj = nn.Linear(H * d, D, bias=False)
+
+    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Return [B, T, D]; `cos` and `sin` are [T, d/2]."""
+        q_BHTd = self._heads(self.q_proj(x_BTD))
+        k_BGTd = self._heads(self.k_proj(x_BTD))
+        v_BGTd = self._heads(self.v_proj(x_BTD))
+        eps = self.config.rms_norm_eps
+        q_BHTd = rms_norm(apply_rope(q_BHTd, cos, sin), eps)
+        k_BGTd = rms_norm(apply_rope(k_BGTd, cos, sin), eps)
+        repeat = self.config.num_attention_heads // self.config.num_key_value_heads
+        o_BHTd = F.scaled_dot_product_attention(
+            q_BHTd,
+            k_BGTd.repeat_interleave(repeat, dim=1),
+            v_BGTd.repeat_interleave(repeat, dim=1),
+            is_causal=True,
+        )
+        projected: Tensor = self.o_proj(o_BHTd.transpose(1, 2).flatten(2))
+        return projected
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """Split [B, T, n d] into [B, n, T, d]."""
+        return x.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
