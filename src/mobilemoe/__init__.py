@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from importlib.metadata import version as _version
 
 from mobilemoe import config
 from mobilemoe.config import ModelConfig
@@ -10,4 +10,4 @@ from mobilemoe.errors import CheckpointError, MobileMoEError
 
 __all__ = ["CheckpointError", "MobileMoEError", "ModelConfig", "config"]
 
-__version__ = version("mobilemoe")
+__version__ = _version("mobilemoe")

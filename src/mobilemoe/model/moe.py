@@ -1,13 +1,14 @@
 """The mixture of experts as four functions: route -> dispatch -> experts -> combine.
 
-T tokens, D hidden, F routed expert width, E experts, K top-k, C slots per expert.
+T tokens, D hidden, F routed expert width, E experts, K top-k, N computed choices (T K at most),
+n of them one expert's.
 `naive.py` holds the same layer as one loop over tokens: the oracle of this file and of the
 native kernels.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -29,13 +30,14 @@ class Routing:
 
 @dataclass(frozen=True)
 class Dispatch:
-    """Where every expert finds its tokens.
+    """The choices that are computed, sorted by expert.
 
-    `slots_EC` indexes the flattened [T K] choices; T K marks an empty slot. `dropped` counts
-    the choices that found no slot.
+    `choices_N` indexes the flattened [T K] choices; expert e owns the next `counts[e]` of them.
+    `dropped` counts the choices that found no slot.
     """
 
-    slots_EC: Tensor
+    choices_N: Tensor
+    counts: tuple[int, ...]
     dropped: int
 
 
@@ -60,35 +62,45 @@ def route(h_TD: Tensor, router_ED: Tensor, expert_bias_E: Tensor, config: ModelC
 
 
 def dispatch(routing: Routing, capacity: int | None) -> Dispatch:
-    """Sort the choices by expert into E rows of equal length.
+    """Sort the choices by expert, stable in token order.
 
-    With a `capacity` an expert takes the first C choices and drops the others (drop-and-pad);
-    with None a row is as long as the fullest expert needs (dropless).
+    With a `capacity` every expert takes its first `capacity` choices and drops the rest
+    (drop-and-pad; the padding itself is left to kernels that need equal rows). None drops
+    nothing (dropless).
     """
+    order_N = routing.topk_ids_TK.flatten().argsort(stable=True)
     counts_E = routing.tokens_per_expert_E
-    order = routing.topk_ids_TK.flatten().argsort(stable=True)
+    if capacity is None:
+        return Dispatch(order_N, tuple(counts_E.tolist()), 0)
     starts_E = counts_E.cumsum(0) - counts_E
-    C = int(counts_E.max()) if capacity is None else capacity
-    column_C = torch.arange(C, device=order.device)
-    filled_EC = column_C < counts_E[:, None]
-    position_EC = (starts_E[:, None] + column_C).clamp(max=order.numel() - 1)
-    slots_EC = order[position_EC].masked_fill(~filled_EC, order.numel())
-    return Dispatch(slots_EC, int((counts_E - C).clamp(min=0).sum()))
+    rank_N = torch.arange(order_N.numel(), device=order_N.device)
+    rank_N = rank_N - starts_E.repeat_interleave(counts_E)
+    kept_N = order_N[rank_N < capacity]
+    counts = tuple(counts_E.clamp(max=capacity).tolist())
+    return Dispatch(kept_N, counts, order_N.numel() - kept_N.numel())
 
 
-def experts(x_ECD: Tensor, gate_up_proj_EDF: Tensor, down_proj_EFD: Tensor) -> Tensor:
-    """Apply (silu(x G) * (x U)) Dn of each expert to its row; gate_up is [E, D, 2F]."""
-    gate_ECF, up_ECF = torch.bmm(x_ECD, gate_up_proj_EDF).chunk(2, dim=-1)
-    return torch.bmm(F.silu(gate_ECF) * up_ECF, down_proj_EFD)
+def experts(
+    x_ND: Tensor, counts: tuple[int, ...], gate_up_proj_EDF: Tensor, down_proj_EFD: Tensor
+) -> Tensor:
+    """Apply (silu(x G) * (x U)) Dn of each expert to its rows; gate_up is [E, D, 2F].
+
+    One product per expert: on CPU as fast as padded `bmm` with balanced experts, and unlike it
+    no slower with unbalanced ones (docs/log.md).
+    """
+    outputs = []
+    weights = zip(gate_up_proj_EDF.unbind(), down_proj_EFD.unbind(), strict=True)
+    for rows_nD, (gate_up_DF, down_FD) in zip(x_ND.split(counts), weights, strict=True):
+        gate_nF, up_nF = (rows_nD @ gate_up_DF).chunk(2, dim=-1)
+        outputs.append((F.silu(gate_nF) * up_nF) @ down_FD)
+    return torch.cat(outputs)
 
 
-def combine(y_ECD: Tensor, slots_EC: Tensor, topk_weights_TK: Tensor) -> Tensor:
+def combine(y_ND: Tensor, choices_N: Tensor, topk_weights_TK: Tensor) -> Tensor:
     """Sum each token's expert outputs with its weights; a dropped choice adds nothing."""
     T, K = topk_weights_TK.shape
-    D = y_ECD.shape[-1]
-    slots = slots_EC.flatten()
-    y_choices = y_ECD.new_zeros(T * K + 1, D).index_copy(0, slots, y_ECD.flatten(0, 1))
-    y_TKD = y_choices[: T * K].view(T, K, D)
+    y_choices = y_ND.new_zeros(T * K, y_ND.shape[-1]).index_copy(0, choices_N, y_ND)
+    y_TKD = y_choices.view(T, K, -1)
     return torch.einsum("tkd,tk->td", y_TKD, topk_weights_TK.to(y_TKD.dtype))
 
 
@@ -141,14 +153,14 @@ class MoE(nn.Module):
         h_TD = x_BTD.flatten(0, 1)
         routing = route(h_TD, self.router.weight, self.expert_bias, self.config)
         plan = dispatch(routing, self._capacity(h_TD.shape[0], capacity_factor))
-        token_EC = plan.slots_EC // self.config.num_experts_per_tok
-        padded_TD = torch.cat((h_TD, h_TD.new_zeros(1, h_TD.shape[1])))
-        y_ECD = experts(padded_TD[token_EC], self.experts.gate_up_proj, self.experts.down_proj)
-        y_TD = combine(y_ECD, plan.slots_EC, routing.topk_weights_TK)
+        tokens_N = plan.choices_N // self.config.num_experts_per_tok
+        x_ND = h_TD.index_select(0, tokens_N)
+        y_ND = experts(x_ND, plan.counts, self.experts.gate_up_proj, self.experts.down_proj)
+        y_TD = combine(y_ND, plan.choices_N, routing.topk_weights_TK)
         if self.shared_expert is not None:
             y_TD = y_TD + self.shared_expert(h_TD)
         if trace is not None:
-            trace.append(_with_dropped(routing, plan.dropped))
+            trace.append(replace(routing, dropped=plan.dropped))
         return y_TD.view_as(x_BTD)
 
     def _capacity(self, tokens: int, capacity_factor: float | None) -> int | None:
@@ -157,12 +169,3 @@ class MoE(nn.Module):
         slots = tokens * self.config.num_experts_per_tok / self.config.num_local_experts
         return max(1, min(tokens, round(slots * capacity_factor)))
 
-
-def _with_dropped(routing: Routing, dropped: int) -> Routing:
-    return Routing(
-        routing.topk_ids_TK,
-        routing.topk_weights_TK,
-        routing.router_logits_TE,
-        routing.tokens_per_expert_E,
-        dropped,
-    )

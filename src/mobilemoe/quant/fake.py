@@ -58,12 +58,15 @@ def enable_fake_quant(model: nn.Module, weights: tuple[Weight, ...]) -> None:
             parametrize.register_parametrization(module, name, rounding)
 
 
-def disable_fake_quant(model: nn.Module, weights: tuple[Weight, ...]) -> None:
-    """Undo `enable_fake_quant`; the float parameters return under their own names."""
+def float_weights(model: nn.Module, weights: tuple[Weight, ...]) -> dict[str, Tensor]:
+    """Return the float tensors behind `model` by checkpoint name, fake-quantised or not."""
+    tensors: dict[str, Tensor] = {}
     for weight in weights:
         module, name = _owner(model, weight.name)
-        if parametrize.is_parametrized(module, name):
-            parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+        rounded = parametrize.is_parametrized(module, name)
+        owner = module.parametrizations[name] if rounded else module  # type: ignore[index]
+        tensors[weight.name] = getattr(owner, "original" if rounded else name)
+    return tensors
 
 
 def _rounding(weight: Weight) -> nn.Module | None:

@@ -1,0 +1,132 @@
+// The Python module mobilemoe.engine._native; its types are declared in _native.pyi.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+
+#include "bindings.h"
+#include "engine.h"
+#include "errors.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace mobilemoe {
+
+void bind_testing(nb::module_& module);
+
+namespace {
+
+using Ids = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+Config config_from(const nb::dict& fields) {
+  Config config;
+  const auto read = [&](const char* name, auto& value) {
+    value = nb::cast<std::decay_t<decltype(value)>>(fields[name]);
+  };
+  read("vocab_size", config.vocab_size);
+  read("hidden_size", config.hidden_size);
+  read("intermediate_size", config.intermediate_size);
+  read("intermediate_size_mlp", config.intermediate_size_mlp);
+  read("num_hidden_layers", config.num_hidden_layers);
+  read("num_attention_heads", config.num_attention_heads);
+  read("num_key_value_heads", config.num_key_value_heads);
+  read("head_dim", config.head_dim);
+  read("num_local_experts", config.num_local_experts);
+  read("num_experts_per_tok", config.num_experts_per_tok);
+  read("interleave_moe_layer_step", config.interleave_moe_layer_step);
+  read("max_position_embeddings", config.max_position_embeddings);
+  read("rms_norm_eps", config.rms_norm_eps);
+  read("rope_theta", config.rope_theta);
+  read("rope_scaling_factor", config.rope_scaling_factor);
+  read("rope_original_max_position_embeddings", config.rope_original_max_position_embeddings);
+  read("routed_scaling_factor", config.routed_scaling_factor);
+  return config;
+}
+
+std::shared_ptr<Model> open_model(const std::string& path, const nb::dict& fields, int threads,
+                                  const std::string& kernel) {
+  const Config config = config_from(fields);
+  const nb::gil_scoped_release release;
+  return std::make_shared<Model>(path, config, threads, kernel);
+}
+
+// The ids, copied while the GIL still protects their array.
+std::vector<int32_t> copy_ids(const Ids& ids) { return {ids.data(), ids.data() + ids.size()}; }
+
+// Lets Ctrl-C end a long prompt.
+void poll_signals() {
+  const nb::gil_scoped_acquire acquire;
+  if (PyErr_CheckSignals() != 0) throw nb::python_error();
+}
+
+nb::object append(Session& session, const Ids& array) {
+  const std::vector<int32_t> ids = copy_ids(array);
+  std::vector<float> logits(static_cast<size_t>(session.model().config().vocab_size));
+  {
+    const nb::gil_scoped_release release;
+    session.append(ids, logits.data(), poll_signals);
+  }
+  return to_numpy(std::move(logits), {session.model().config().vocab_size});
+}
+
+nb::object append_all(Session& session, const Ids& array) {
+  const std::vector<int32_t> ids = copy_ids(array);
+  const auto tokens = static_cast<int64_t>(ids.size());
+  const int64_t vocabulary = session.model().config().vocab_size;
+  // Too many ids are refused before the logits are allocated for them.
+  const int64_t room = std::min(tokens, session.context());
+  std::vector<float> logits(static_cast<size_t>(room * vocabulary));
+  {
+    const nb::gil_scoped_release release;
+    session.append_all(ids, logits.data(), poll_signals);
+  }
+  return to_numpy(std::move(logits), {tokens, vocabulary});
+}
+
+nb::object routing(const Session& session) {
+  std::vector<int32_t> flat;
+  {
+    const nb::gil_scoped_release release;
+    flat = session.routing();
+  }
+  const Config& config = session.model().config();
+  int64_t layers = 0;
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i) layers += config.is_moe_layer(i);
+  const int64_t row = layers * config.num_experts_per_tok;
+  const int64_t tokens = row == 0 ? 0 : static_cast<int64_t>(flat.size()) / row;
+  return to_numpy(std::move(flat), {layers, tokens, config.num_experts_per_tok});
+}
+
+}  // namespace
+}  // namespace mobilemoe
+
+NB_MODULE(_native, module) {
+  using namespace mobilemoe;
+  module.doc() = "The native inference engine of mobilemoe.";
+  nb::exception<ModelFileError>(module, "ModelFileError");
+  nb::class_<Model>(module, "Model")
+      .def(nb::new_(&open_model), "path"_a, "config"_a, "threads"_a, "kernel"_a)
+      .def_prop_ro("threads", [](const Model& model) { return model.pool().threads(); })
+      .def_prop_ro("instruction_set", [](const Model& model) { return model.kernels().name; });
+  nb::class_<Session>(module, "Session")
+      .def("__init__",
+           [](Session* self, std::shared_ptr<Model> model, int64_t context, bool int8) {
+             new (self) Session(std::move(model), context,
+                                int8 ? ActivationFormat::kInt8 : ActivationFormat::kFp32);
+           },
+           "model"_a, "context"_a, "int8"_a)
+      .def("append", &append, "ids"_a)
+      .def("append_all", &append_all, "ids"_a)
+      .def("rewind", &Session::rewind, "position"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def("routing", &routing)
+      .def_prop_ro("position", &Session::position)
+      .def_prop_ro("context", &Session::context);
+  module.def("instruction_set", [](const std::string& kernel) {
+    return choose_kernels(kernel).name;
+  }, "kernel"_a = "auto");
+  nb::module_ testing = module.def_submodule("testing", "Single functions, for tests.");
+  bind_testing(testing);
+}

@@ -1,0 +1,181 @@
+#include "engine.h"
+
+#include <algorithm>
+
+#include "elementwise.h"
+#include "errors.h"
+
+namespace mobilemoe {
+namespace {
+
+constexpr int64_t kChunk = 256;  // bounds the scratch memory; never shows in the bits
+constexpr int kMaxThreads = 1024;
+
+int64_t checked_context(const Config& config, int64_t context) {
+  if (context < 1 || context > config.max_position_embeddings) {
+    throw InvalidArgument("context is " + std::to_string(context) + "; allowed: 1 to " +
+                          std::to_string(config.max_position_embeddings) +
+                          " (max_position_embeddings)");
+  }
+  return context;
+}
+
+const Config& checked_config(const Config& config) {
+  check_config(config);
+  return config;
+}
+
+// The dequantised embedding of one token.
+void embed(const Int4Matrix& embedding_VD, int32_t id, float* x_D) {
+  const uint8_t* bytes = row_bytes(embedding_VD, id);
+  const uint8_t* scales = row_scales(embedding_VD, id);
+  for (int64_t i = 0; i < embedding_VD.columns / 2; ++i) {
+    const float scale = half_at(scales, 2 * i / kGroupSize);
+    x_D[2 * i] = static_cast<float>(nibble_value(bytes[i] & 15)) * scale;
+    x_D[2 * i + 1] = static_cast<float>(nibble_value(bytes[i] >> 4)) * scale;
+  }
+}
+
+}  // namespace
+
+Model::Model(const std::string& path, const Config& config, int threads, const std::string& kernel)
+    : config_(checked_config(config)),
+      kernels_(choose_kernels(kernel)),
+      file_(path),
+      weights_(read_model_weights(file_, config_)) {
+  if (threads < 1 || threads > kMaxThreads) {
+    throw InvalidArgument("threads is " + std::to_string(threads) + "; allowed: 1 to " +
+                          std::to_string(kMaxThreads));
+  }
+  pool_ = std::make_unique<ThreadPool>(threads);
+}
+
+Session::Session(std::shared_ptr<const Model> model, int64_t context, ActivationFormat format)
+    : model_(std::move(model)),
+      context_(checked_context(model_->config(), context)),
+      chunk_(std::min(kChunk, context)),
+      head_input_(format, chunk_, model_->config().hidden_size),
+      cache_(model_->config(), context),
+      attention_(model_->config(), format, chunk_, context, model_->pool().threads()),
+      feed_forward_(model_->config(), format, chunk_),
+      x_TD_(static_cast<size_t>(chunk_ * model_->config().hidden_size)),
+      h_TD_(x_TD_.size()) {}
+
+void Session::append(std::span<const int32_t> ids, float* logits_V, const Poll& poll) {
+  append_checked(ids, logits_V, false, poll);
+}
+
+void Session::append_all(std::span<const int32_t> ids, float* logits_TV, const Poll& poll) {
+  append_checked(ids, logits_TV, true, poll);
+}
+
+void Session::append_checked(std::span<const int32_t> ids, float* logits, bool all,
+                             const Poll& poll) {
+  const std::lock_guard lock(model_->pool().mutex());
+  check_ids(ids);
+  model_->file().check_not_truncated();
+  const int64_t before = position_;
+  try {
+    append_chunks(ids, logits, all, poll);
+  } catch (...) {
+    position_ = before;  // what lies behind it in the cache is never read
+    throw;
+  }
+}
+
+void Session::append_chunks(std::span<const int32_t> ids, float* logits, bool all,
+                            const Poll& poll) {
+  routing_.clear();
+  for (size_t first = 0; first < ids.size(); first += static_cast<size_t>(chunk_)) {
+    const size_t count = std::min(static_cast<size_t>(chunk_), ids.size() - first);
+    const auto tokens = static_cast<int64_t>(count);
+    if (first > 0) poll();
+    forward(ids.subspan(first, count));
+    if (all) {
+      head(0, tokens, logits + static_cast<int64_t>(first) * model_->config().vocab_size);
+    } else if (first + count == ids.size()) {
+      head(tokens - 1, 1, logits);
+    }
+  }
+}
+
+void Session::check_ids(std::span<const int32_t> ids) const {
+  const int64_t free = context_ - position_, vocabulary = model_->config().vocab_size;
+  if (ids.empty()) throw InvalidArgument("ids is empty; allowed: at least one token id");
+  if (static_cast<int64_t>(ids.size()) > free) {
+    throw InvalidArgument("ids has " + std::to_string(ids.size()) + " tokens; allowed: at most " +
+                          std::to_string(free) + " (" + std::to_string(position_) + " of " +
+                          std::to_string(context_) + " positions of the context are taken)");
+  }
+  for (const int32_t id : ids) {
+    if (id < 0 || id >= vocabulary) {
+      throw InvalidArgument("token id is " + std::to_string(id) + "; allowed: 0 to " +
+                            std::to_string(vocabulary - 1));
+    }
+  }
+}
+
+// Leaves the residual stream after all layers in x_TD_.
+void Session::forward(std::span<const int32_t> ids) {
+  const auto tokens = static_cast<int64_t>(ids.size());
+  const int64_t D = model_->config().hidden_size;
+  ThreadPool& pool = model_->pool();
+  for (int64_t t = 0; t < tokens; ++t) {
+    embed(model_->weights().embedding_VD, ids[static_cast<size_t>(t)], x_TD_.data() + t * D);
+  }
+  attention_.set_positions(position_, tokens);
+  size_t routed = 0;
+  for (size_t i = 0; i < model_->weights().layers.size(); ++i) {
+    const LayerWeights& layer = model_->weights().layers[i];
+    normalise(layer.input_norm_D, 0, tokens);
+    attention_.forward(pool, model_->kernels(), layer, static_cast<int64_t>(i), h_TD_.data(),
+                       cache_, x_TD_.data());
+    normalise(layer.post_attention_norm_D, 0, tokens);
+    feed_forward_.forward(pool, model_->kernels(), layer, h_TD_.data(), tokens, x_TD_.data());
+    if (!layer.is_moe) continue;
+    if (routed == routing_.size()) routing_.emplace_back();
+    const std::vector<int32_t>& ids_TK = feed_forward_.topk_ids_TK();
+    routing_[routed].insert(routing_[routed].end(), ids_TK.begin(), ids_TK.end());
+    ++routed;
+  }
+  position_ += tokens;
+}
+
+void Session::normalise(const std::vector<float>& weight_D, int64_t first, int64_t tokens) {
+  const int64_t D = model_->config().hidden_size;
+  model_->pool().for_tokens(tokens, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = first + begin; t < first + end; ++t) {
+      rms_norm(x_TD_.data() + t * D, weight_D.data(), model_->config().rms_norm_eps, D,
+               h_TD_.data() + t * D);
+    }
+  });
+}
+
+void Session::head(int64_t first, int64_t tokens, float* logits_TV) {
+  const int64_t D = model_->config().hidden_size;
+  normalise(model_->weights().final_norm_D, first, tokens);
+  const Activations h = head_input_.prepare(model_->pool(), model_->kernels(),
+                                            h_TD_.data() + first * D, tokens, D);
+  const Product product[] = {LinearProduct{&model_->weights().embedding_VD, &h, logits_TV}};
+  run_products(model_->pool(), model_->kernels(), product);
+}
+
+void Session::rewind(int64_t position) {
+  const std::lock_guard lock(model_->pool().mutex());
+  if (position < 0 || position > position_) {
+    throw InvalidArgument("position is " + std::to_string(position) + "; allowed: 0 to " +
+                          std::to_string(position_));
+  }
+  position_ = position;
+}
+
+std::vector<int32_t> Session::routing() const {
+  const std::lock_guard lock(model_->pool().mutex());
+  std::vector<int32_t> flat;
+  for (const std::vector<int32_t>& layer : routing_) {
+    flat.insert(flat.end(), layer.begin(), layer.end());
+  }
+  return flat;
+}
+
+}  // namespace mobilemoe

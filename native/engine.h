@@ -1,0 +1,87 @@
+// A model (immutable) and a session (one growing context); mirrors
+// mobilemoe.model.transformer.MobileMoE.forward with a KV cache.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "attention.h"
+#include "config.h"
+#include "kernels.h"
+#include "mapped_file.h"
+#include "model_weights.h"
+#include "moe.h"
+#include "thread_pool.h"
+
+namespace mobilemoe {
+
+// Weights and threads, shared by any number of sessions; one session computes at a time.
+class Model {
+ public:
+  // Throws ModelFileError for the file, InvalidArgument for the rest.
+  Model(const std::string& path, const Config& config, int threads, const std::string& kernel);
+
+  const Config& config() const { return config_; }
+  const MappedFile& file() const { return file_; }
+  const ModelWeights& weights() const { return weights_; }
+  const Kernels& kernels() const { return kernels_; }
+  ThreadPool& pool() const { return *pool_; }
+
+ private:
+  Config config_;
+  const Kernels& kernels_;
+  MappedFile file_;
+  ModelWeights weights_;
+  std::unique_ptr<ThreadPool> pool_;
+};
+
+// T tokens of a call, V vocabulary, K top-k, L layers that route.
+class Session {
+ public:
+  // Throws InvalidArgument for a context outside 1 to max_position_embeddings.
+  Session(std::shared_ptr<const Model> model, int64_t context, ActivationFormat format);
+
+  // Called now and then during a long append; may throw to end it.
+  using Poll = std::function<void()>;
+
+  // Appends T >= 1 ids and writes logits [V] of the last one. The position stays when it
+  // throws: InvalidArgument for an id outside the vocabulary, no ids or too many for the
+  // context, or what `poll` throws.
+  void append(std::span<const int32_t> ids, float* logits_V, const Poll& poll);
+  // The same, with logits [T, V] of all.
+  void append_all(std::span<const int32_t> ids, float* logits_TV, const Poll& poll);
+  // Forgets every token from `position` on; throws InvalidArgument beyond the current one.
+  void rewind(int64_t position);
+
+  int64_t position() const { return position_; }
+  int64_t context() const { return context_; }
+  const Model& model() const { return *model_; }
+  // The experts chosen in the last append, [L, T, K] flattened, best first.
+  std::vector<int32_t> routing() const;
+
+ private:
+  void check_ids(std::span<const int32_t> ids) const;
+  void append_checked(std::span<const int32_t> ids, float* logits, bool all, const Poll& poll);
+  void append_chunks(std::span<const int32_t> ids, float* logits, bool all, const Poll& poll);
+  void forward(std::span<const int32_t> ids);
+  void normalise(const std::vector<float>& weight_D, int64_t first, int64_t tokens);
+  void head(int64_t first, int64_t tokens, float* logits_TV);
+
+  std::shared_ptr<const Model> model_;
+  int64_t context_;
+  int64_t chunk_;  // tokens computed at a time
+  std::atomic<int64_t> position_ = 0;  // read without the lock
+  ActivationBuffer head_input_;
+  KvCache cache_;
+  Attention attention_;
+  FeedForward feed_forward_;
+  std::vector<float> x_TD_, h_TD_;
+  std::vector<std::vector<int32_t>> routing_;  // per layer that routes, [T, K]
+};
+
+}  // namespace mobilemoe

@@ -1,0 +1,33 @@
+#include "kernels.h"
+
+#include "errors.h"
+
+namespace mobilemoe {
+namespace {
+
+// The AVX2 table when this build has it and this CPU runs it, else null.
+const Kernels* avx2_kernels() {
+#ifdef MOBILEMOE_AVX2
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+      __builtin_cpu_supports("f16c")) {
+    return &kAvx2Kernels;
+  }
+#endif
+  return nullptr;
+}
+
+}  // namespace
+
+const Kernels& choose_kernels(const std::string& name) {
+  if (name != "auto" && name != "portable" && name != "avx2") {
+    throw InvalidArgument("kernel is '" + name + "'; allowed: auto, portable, avx2");
+  }
+  const Kernels* avx2 = name == "portable" ? nullptr : avx2_kernels();
+  if (name == "avx2" && avx2 == nullptr) {
+    throw InvalidArgument("kernel is 'avx2'; allowed here: auto, portable (no AVX2, FMA and F16C)");
+  }
+  return avx2 != nullptr ? *avx2 : kPortableKernels;
+}
+
+}  // namespace mobilemoe

@@ -1,0 +1,301 @@
+// The kernels for AVX2, FMA and F16C. The integer parts equal the portable ones bit for bit;
+// floats are added in another order.
+//
+// Weights are kept unsigned (value + 8), as the byte products ask for; a block's 8 * sum of
+// activations is subtracted again. No sum of int16 can overflow: 16 * 15 * 127 < 2^15.
+#include "avx2_blocks.h"
+#include "kernel_tiles.h"
+
+namespace mobilemoe {
+namespace {
+
+void quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales, int32_t* sums) {
+  for (int64_t block = 0; block < width / kGroupSize; ++block) {
+    __m256 x[4];
+    for (int i = 0; i < 4; ++i) x[i] = _mm256_loadu_ps(x_I + block * kGroupSize + i * kLanes);
+    const QuantizedBlock quantized = quantize_block(x);
+    auto* out = reinterpret_cast<__m256i*>(values + block * kGroupSize);
+    _mm256_storeu_si256(out, even_odd_order(quantized.values));
+    scales[block] = quantized.scale;
+    sums[block] = sum_bytes(quantized.values);
+  }
+}
+
+struct LinearFp32 {
+  struct Input {
+    const float* x;
+    int64_t width;
+  };
+  struct Accumulator {
+    __m256 sums[4];
+  };
+  struct Strip {
+    alignas(32) float weights[kStripBlocks * kGroupSize];
+  };
+
+  static void unpack(const Int4Matrix& w, int64_t row, int64_t block, int64_t count,
+                     Strip& strip) {
+    const uint8_t* bytes = row_bytes(w, row) + block * (kGroupSize / 2);
+    for (int64_t b = 0; b < count; ++b) {
+      const __m256 scale = _mm256_set1_ps(half_at(row_scales(w, row), block + b));
+      __m256 values[4];
+      unpack_floats(bytes + b * (kGroupSize / 2), values);
+      float* out = strip.weights + b * kGroupSize;
+      for (int i = 0; i < 4; ++i) _mm256_store_ps(out + i * kLanes, _mm256_mul_ps(values[i], scale));
+    }
+  }
+
+  static void accumulate(const Strip& strip, const Input& input, int64_t token, int64_t block,
+                         int64_t count, Accumulator& total) {
+    const float* x = input.x + token * input.width + block * kGroupSize;
+    for (int64_t b = 0; b < count * kGroupSize; b += kGroupSize) {
+      for (int64_t i = 0; i < 4; ++i) {
+        total.sums[i] = _mm256_fmadd_ps(_mm256_load_ps(strip.weights + b + i * kLanes),
+                                        _mm256_loadu_ps(x + b + i * kLanes), total.sums[i]);
+      }
+    }
+  }
+
+  static float finish(const Accumulator& total) {
+    return sum_lanes(_mm256_add_ps(_mm256_add_ps(total.sums[0], total.sums[1]),
+                                   _mm256_add_ps(total.sums[2], total.sums[3])));
+  }
+};
+
+struct LinearInt8 {
+  using Input = QuantizedRows;
+  struct Accumulator {
+    __m256 sums;
+  };
+  struct Strip {
+    alignas(32) uint8_t weights[kStripBlocks * kGroupSize];  // even elements of a block first
+    __m256 scales;
+  };
+
+  static void unpack(const Int4Matrix& w, int64_t row, int64_t block, int64_t count,
+                     Strip& strip) {
+    const uint8_t* bytes = row_bytes(w, row) + block * (kGroupSize / 2);
+    for (int64_t b = 0; b < count; ++b) {
+      _mm256_store_si256(reinterpret_cast<__m256i*>(strip.weights + b * kGroupSize),
+                         unpack_nibbles(bytes + b * (kGroupSize / 2)));
+    }
+    strip.scales = load_halves(row_scales(w, row) + 2 * block, count);
+  }
+
+  static void accumulate(const Strip& strip, const Input& x, int64_t token, int64_t block,
+                         int64_t count, Accumulator& total) {
+    const int8_t* values = x.values + token * x.width + block * kGroupSize;
+    const int64_t first = token * x.stride + block;
+    alignas(32) float scales[kStripBlocks];
+    const __m256 products = _mm256_mul_ps(strip.scales, _mm256_loadu_ps(x.scales + first));
+    _mm256_store_ps(scales, products);
+    const __m256i block_sums =
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x.sums + first));
+    const __m256 excess = _mm256_cvtepi32_ps(_mm256_slli_epi32(block_sums, 3));
+    __m256 sums = _mm256_fnmadd_ps(excess, products, total.sums);
+    for (int64_t b = 0; b < count; ++b) {
+      const auto* w = reinterpret_cast<const __m256i*>(strip.weights + b * kGroupSize);
+      const auto* a = reinterpret_cast<const __m256i*>(values + b * kGroupSize);
+      const __m256i pairs = _mm256_maddubs_epi16(_mm256_load_si256(w), _mm256_loadu_si256(a));
+      const __m256i quads = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+      sums = _mm256_fmadd_ps(_mm256_cvtepi32_ps(quads), _mm256_broadcast_ss(scales + b), sums);
+    }
+    total.sums = sums;
+  }
+
+  static float finish(const Accumulator& total) { return sum_lanes(total.sums); }
+};
+
+// scales[g][i] of 32 inputs and up to 8 groups: the file's [input, group] order, transposed.
+void expert_scales(const Int4Matrix& w, int64_t input, int64_t group, int64_t groups,
+                   float (*scales)[kGroupSize]) {
+  for (int64_t first = 0; first < kGroupSize; first += kLanes) {
+    __m256 rows[kLanes];
+    for (int64_t i = 0; i < kLanes; ++i) {
+      rows[i] = load_halves(row_scales(w, input + first + i) + 2 * group, groups);
+    }
+    transpose_8x8(rows);
+    for (int64_t g = 0; g < kGroupBatch; ++g) _mm256_store_ps(scales[g] + first, rows[g]);
+  }
+}
+
+// x * scale for 32 inputs: the activations that one output group sees.
+void fold_scales(const float* x, const float* scales, __m256 folded[4]) {
+  for (int64_t i = 0; i < 4; ++i) {
+    folded[i] = _mm256_mul_ps(_mm256_loadu_ps(x + i * kLanes), _mm256_load_ps(scales + i * kLanes));
+  }
+}
+
+struct ExpertFp32 {
+  struct Tile {
+    alignas(32) float weights[kGroupSize][kGroupSize];  // [input, output], without scale
+  };
+
+  static constexpr auto scales = expert_scales;
+
+  static void unpack(const Int4Matrix& w, int64_t input, int64_t group, Tile& tile) {
+    for (int64_t i = 0; i < kGroupSize; ++i) {
+      __m256 values[4];
+      unpack_floats(row_bytes(w, input + i) + group * (kGroupSize / 2), values);
+      for (int64_t j = 0; j < 4; ++j) _mm256_store_ps(tile.weights[i] + j * kLanes, values[j]);
+    }
+  }
+
+  static void accumulate(const Tile& tile, const float* scales, const float* x, float* y) {
+    alignas(32) float folded[kGroupSize];
+    __m256 registers[4], sums[4] = {};
+    fold_scales(x, scales, registers);
+    for (int64_t j = 0; j < 4; ++j) _mm256_store_ps(folded + j * kLanes, registers[j]);
+    for (int64_t i = 0; i < kGroupSize; ++i) {
+      const __m256 b = _mm256_broadcast_ss(folded + i);
+      for (int64_t j = 0; j < 4; ++j) {
+        sums[j] = _mm256_fmadd_ps(b, _mm256_load_ps(tile.weights[i] + j * kLanes), sums[j]);
+      }
+    }
+    for (int64_t j = 0; j < 4; ++j) {
+      float* out = y + j * kLanes;
+      _mm256_storeu_ps(out, _mm256_add_ps(_mm256_loadu_ps(out), sums[j]));
+    }
+  }
+
+  static void finish(float*) {}
+};
+
+// Four inputs of one column lie side by side in a tile, as the byte products need them; the
+// columns of its four registers are 0, 2 .. 14; 16, 18 .. 30; 1, 3 .. 15; 17, 19 .. 31.
+struct ExpertInt8 {
+  struct Tile {
+    __m256i weights[kGroupSize / 4][4];
+  };
+
+  static constexpr auto scales = expert_scales;
+
+  static void unpack(const Int4Matrix& w, int64_t input, int64_t group, Tile& tile) {
+    for (int64_t quad = 0; quad < kGroupSize / 4; ++quad) {
+      __m128i rows[4];
+      for (int64_t i = 0; i < 4; ++i) {
+        const uint8_t* bytes = row_bytes(w, input + 4 * quad + i) + group * (kGroupSize / 2);
+        rows[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
+      }
+      unpack_quad(rows, tile.weights[quad]);
+    }
+  }
+
+  static void accumulate(const Tile& tile, const float* scales, const float* x, float* y) {
+    __m256 folded[4];
+    fold_scales(x, scales, folded);
+    const QuantizedBlock b = quantize_block(folded);
+    alignas(32) int32_t quads[kLanes];  // four int8 each
+    _mm256_store_si256(reinterpret_cast<__m256i*>(quads), b.values);
+    __m256i sums[4] = {};
+    for (int64_t i = 0; i < kLanes; ++i) {
+      const __m256i four = _mm256_set1_epi32(quads[i]);
+      for (int64_t j = 0; j < 4; ++j) {
+        sums[j] = _mm256_add_epi16(sums[j], _mm256_maddubs_epi16(tile.weights[i][j], four));
+      }
+    }
+    const __m256i excess = _mm256_set1_epi32(8 * sum_bytes(b.values));
+    const __m256 scale = _mm256_set1_ps(b.scale);
+    for (int64_t j = 0; j < 4; ++j) {
+      const __m256i wide = _mm256_madd_epi16(sums[j], _mm256_set1_epi16(1));
+      const __m256 exact = _mm256_cvtepi32_ps(_mm256_sub_epi32(wide, excess));
+      float* out = y + j * kLanes;
+      _mm256_storeu_ps(out, _mm256_fmadd_ps(exact, scale, _mm256_loadu_ps(out)));
+    }
+  }
+
+  // Interleaves even and odd columns.
+  static void finish(float* y) {
+    __m256 columns[4];
+    for (int64_t j = 0; j < 4; ++j) columns[j] = _mm256_loadu_ps(y + j * kLanes);
+    for (int64_t half = 0; half < 2; ++half) {
+      const __m256 low = _mm256_unpacklo_ps(columns[half], columns[half + 2]);
+      const __m256 high = _mm256_unpackhi_ps(columns[half], columns[half + 2]);
+      _mm256_storeu_ps(y + half * 16, _mm256_permute2f128_ps(low, high, 0x20));
+      _mm256_storeu_ps(y + half * 16 + kLanes, _mm256_permute2f128_ps(low, high, 0x31));
+    }
+  }
+
+ private:
+  static void unpack_quad(const __m128i rows[4], __m256i out[4]) {
+    const __m128i low01 = _mm_unpacklo_epi8(rows[0], rows[1]);
+    const __m128i low23 = _mm_unpacklo_epi8(rows[2], rows[3]);
+    const __m128i high01 = _mm_unpackhi_epi8(rows[0], rows[1]);
+    const __m128i high23 = _mm_unpackhi_epi8(rows[2], rows[3]);
+    const __m256i flip = _mm256_set1_epi8(static_cast<char>(0x88));  // nibble -> value + 8
+    const __m256i mask = _mm256_set1_epi8(15);
+    const __m256i low = _mm256_xor_si256(
+        flip, _mm256_set_m128i(_mm_unpackhi_epi16(low01, low23), _mm_unpacklo_epi16(low01, low23)));
+    const __m256i high = _mm256_xor_si256(
+        flip,
+        _mm256_set_m128i(_mm_unpackhi_epi16(high01, high23), _mm_unpacklo_epi16(high01, high23)));
+    out[0] = _mm256_and_si256(low, mask);
+    out[1] = _mm256_and_si256(high, mask);
+    out[2] = _mm256_and_si256(_mm256_srli_epi16(low, 4), mask);
+    out[3] = _mm256_and_si256(_mm256_srli_epi16(high, 4), mask);
+  }
+};
+
+void linear_fp32(const Int4Matrix& w, const float* x, int64_t tokens, int64_t begin, int64_t end,
+                 float* y) {
+  linear_rows<LinearFp32>(w, {x, w.columns}, tokens, begin, end, y);
+}
+
+float dot(const float* a, const float* b, int64_t width) {
+  __m256 sums[2] = {};
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= width; i += 2 * kLanes) {
+    for (int64_t j = 0; j < 2; ++j) {
+      sums[j] = _mm256_fmadd_ps(_mm256_loadu_ps(a + i + j * kLanes),
+                                _mm256_loadu_ps(b + i + j * kLanes), sums[j]);
+    }
+  }
+  float sum = sum_lanes(_mm256_add_ps(sums[0], sums[1]));
+  for (; i < width; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+void attention_scores(const float* q, const float* k, int64_t positions, int64_t d, float factor,
+                      float* scores) {
+  for (int64_t n = 0; n < positions; ++n) scores[n] = factor * dot(q, k + n * d, d);
+}
+
+// out[0 .. 8 * Registers] for consecutive columns from `v` on.
+template <int Registers>
+void weighted_columns(const float* p, const float* v, int64_t positions, int64_t d, float* out) {
+  __m256 sums[Registers] = {};
+  for (int64_t n = 0; n < positions; ++n) {
+    const __m256 weight = _mm256_broadcast_ss(p + n);
+    for (int64_t j = 0; j < Registers; ++j) {
+      sums[j] = _mm256_fmadd_ps(weight, _mm256_loadu_ps(v + n * d + j * kLanes), sums[j]);
+    }
+  }
+  for (int64_t j = 0; j < Registers; ++j) _mm256_storeu_ps(out + j * kLanes, sums[j]);
+}
+
+void attention_values(const float* p, const float* v, int64_t positions, int64_t d, float* out) {
+  int64_t i = 0;
+  for (; i + 8 * kLanes <= d; i += 8 * kLanes) weighted_columns<8>(p, v + i, positions, d, out + i);
+  for (; i + kLanes <= d; i += kLanes) weighted_columns<1>(p, v + i, positions, d, out + i);
+  for (; i < d; ++i) {
+    float sum = 0.0f;
+    for (int64_t n = 0; n < positions; ++n) sum += p[n] * v[n * d + i];
+    out[i] = sum;
+  }
+}
+
+}  // namespace
+
+const Kernels kAvx2Kernels = {
+    .name = "avx2",
+    .quantize_row = quantize_row,
+    .linear_fp32 = linear_fp32,
+    .linear_int8 = linear_rows<LinearInt8>,
+    .expert_fp32 = expert_groups<ExpertFp32>,
+    .expert_int8 = expert_groups<ExpertInt8>,
+    .dot = dot,
+    .attention_scores = attention_scores,
+    .attention_values = attention_values,
+};
+
+}  // namespace mobilemoe

@@ -1,0 +1,150 @@
+// mobilemoe.engine._native.testing: single kernels and functions on given arrays, so that
+// Python can compare them with a naive twin.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+
+#include "bindings.h"
+#include "elementwise.h"
+#include "errors.h"
+#include "kernels.h"
+#include "products.h"
+#include "router.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace mobilemoe {
+namespace {
+
+template <class T, size_t N>
+using Array = nb::ndarray<const T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
+
+int64_t dim(const auto& array, size_t axis) { return static_cast<int64_t>(array.shape(axis)); }
+
+// qweight U8 [rows, columns / 2] and scale, the bits of F16 as U16 [rows, columns / 32].
+Int4Matrix matrix_of(const Array<uint8_t, 2>& qweight, const Array<uint16_t, 2>& scale) {
+  const int64_t rows = dim(qweight, 0), columns = 2 * dim(qweight, 1);
+  const bool fits = columns % kGroupSize == 0 && dim(scale, 0) == rows &&
+                    dim(scale, 1) * kGroupSize == columns;
+  if (!fits) throw InvalidArgument("qweight and scale do not describe one INT4 matrix");
+  return {qweight.data(), reinterpret_cast<const uint8_t*>(scale.data()), rows, columns};
+}
+
+void require_width(int64_t width, int64_t expected) {
+  if (width != expected) throw InvalidArgument("x has the wrong width for the matrix");
+}
+
+ActivationFormat format_of(bool int8) {
+  return int8 ? ActivationFormat::kInt8 : ActivationFormat::kFp32;
+}
+
+// y [T, O] = x [T, I] w^T, w [O, I].
+nb::object linear(const Array<uint8_t, 2>& qweight, const Array<uint16_t, 2>& scale,
+                  const Array<float, 2>& x, bool int8, const std::string& kernel, int threads) {
+  const Int4Matrix w = matrix_of(qweight, scale);
+  const int64_t tokens = dim(x, 0);
+  require_width(dim(x, 1), w.columns);
+  const Kernels& kernels = choose_kernels(kernel);
+  ThreadPool pool(std::clamp(threads, 1, 64));
+  ActivationBuffer buffer(format_of(int8), tokens, w.columns);
+  const Activations rows = buffer.prepare(pool, kernels, x.data(), tokens, w.columns);
+  std::vector<float> y(static_cast<size_t>(tokens * w.rows));
+  const Product product[] = {LinearProduct{&w, &rows, y.data()}};
+  run_products(pool, kernels, product);
+  return to_numpy(std::move(y), {tokens, w.rows});
+}
+
+// y [S, O] = x [S, I] w, w [I, O].
+nb::object expert(const Array<uint8_t, 2>& qweight, const Array<uint16_t, 2>& scale,
+                  const Array<float, 2>& x, bool int8, const std::string& kernel, int threads) {
+  const Int4Matrix w = matrix_of(qweight, scale);
+  const int64_t slots = dim(x, 0);
+  require_width(dim(x, 1), w.rows);
+  if (w.rows % kGroupSize != 0) throw InvalidArgument("inputs must be a multiple of 32");
+  ThreadPool pool(std::clamp(threads, 1, 64));
+  std::vector<const float*> inputs;
+  for (int64_t s = 0; s < slots; ++s) inputs.push_back(x.data() + s * w.rows);
+  std::vector<float> y(static_cast<size_t>(slots * w.columns));
+  const Product product[] = {ExpertProduct{&w, format_of(int8), inputs.data(), slots, y.data()}};
+  run_products(pool, choose_kernels(kernel), product);
+  return to_numpy(std::move(y), {slots, w.columns});
+}
+
+// (values int8 [I], scales [I / 32], sums [I / 32]) of one row.
+nb::tuple quantize(const Array<float, 1>& x, const std::string& kernel) {
+  const int64_t width = dim(x, 0), blocks = width / kGroupSize;
+  if (width % kGroupSize != 0) throw InvalidArgument("width must be a multiple of 32");
+  std::vector<int8_t> values(static_cast<size_t>(width));
+  std::vector<float> scales(static_cast<size_t>(blocks));
+  std::vector<int32_t> sums(static_cast<size_t>(blocks));
+  choose_kernels(kernel).quantize_row(x.data(), width, values.data(), scales.data(), sums.data());
+  return nb::make_tuple(to_numpy(std::move(values), {width}), to_numpy(std::move(scales), {blocks}),
+                        to_numpy(std::move(sums), {blocks}));
+}
+
+// (topk_ids [K], topk_weights [K]) of one token.
+nb::tuple route_token(const Array<float, 1>& logits, const Array<float, 1>& bias, int64_t k,
+                      double scaling) {
+  const int64_t experts = dim(logits, 0);
+  if (dim(bias, 0) != experts || k < 1 || k > experts) throw InvalidArgument("bad router shapes");
+  std::vector<float> scores(logits.data(), logits.data() + experts);
+  std::vector<int32_t> ids(static_cast<size_t>(k));
+  std::vector<float> weights(static_cast<size_t>(k));
+  route(scores.data(), bias.data(), experts, k, scaling, ids.data(), weights.data());
+  return nb::make_tuple(to_numpy(std::move(ids), {k}), to_numpy(std::move(weights), {k}));
+}
+
+// (offsets [E + 1], token [T K], slot [T K])
+nb::tuple dispatch_tokens(const Array<int32_t, 2>& topk_ids, int64_t experts) {
+  const int64_t tokens = dim(topk_ids, 0), k = dim(topk_ids, 1);
+  for (int64_t i = 0; i < tokens * k; ++i) {
+    if (topk_ids.data()[i] < 0 || topk_ids.data()[i] >= experts) {
+      throw InvalidArgument("expert id out of range");
+    }
+  }
+  Dispatch result;
+  dispatch(topk_ids.data(), tokens, k, experts, result);
+  return nb::make_tuple(to_numpy(std::move(result.offsets), {experts + 1}),
+                        to_numpy(std::move(result.token), {tokens * k}),
+                        to_numpy(std::move(result.slot), {tokens * k}));
+}
+
+// out [d] of one query over keys and values [N, d].
+nb::object attend(const Array<float, 1>& q, const Array<float, 2>& k, const Array<float, 2>& v,
+                  float factor, const std::string& kernel) {
+  const int64_t positions = dim(k, 0), d = dim(q, 0);
+  if (positions < 1 || dim(k, 1) != d || dim(v, 0) != positions || dim(v, 1) != d) {
+    throw InvalidArgument("bad attention shapes");
+  }
+  const Kernels& kernels = choose_kernels(kernel);
+  std::vector<float> scores(static_cast<size_t>(positions)), out(static_cast<size_t>(d));
+  kernels.attention_scores(q.data(), k.data(), positions, d, factor, scores.data());
+  softmax(scores.data(), positions);
+  kernels.attention_values(scores.data(), v.data(), positions, d, out.data());
+  return to_numpy(std::move(out), {d});
+}
+
+nb::object exponential(const Array<float, 1>& x) {
+  std::vector<float> out(x.data(), x.data() + x.size());
+  for (float& value : out) value = exp_fp32(value);
+  return to_numpy(std::move(out), {dim(x, 0)});
+}
+
+}  // namespace
+
+void bind_testing(nb::module_& module) {
+  module.def("linear", &linear, "qweight"_a, "scale"_a, "x"_a, "int8"_a, "kernel"_a,
+             "threads"_a = 1);
+  module.def("expert", &expert, "qweight"_a, "scale"_a, "x"_a, "int8"_a, "kernel"_a,
+             "threads"_a = 1);
+  module.def("quantize", &quantize, "x"_a, "kernel"_a);
+  module.def("route", &route_token, "logits"_a, "bias"_a, "k"_a, "scaling"_a);
+  module.def("dispatch", &dispatch_tokens, "topk_ids"_a, "experts"_a);
+  module.def("attend", &attend, "q"_a, "k"_a, "v"_a, "factor"_a, "kernel"_a);
+  module.def("exp", &exponential, "x"_a);
+}
+
+}  // namespace mobilemoe

@@ -1,0 +1,60 @@
+"""The command line put together: every verb, guarded, with its worked examples."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mobilemoe import __version__
+from mobilemoe.cli.chat import CHAT_EXAMPLES, chat
+from mobilemoe.cli.demo import DEMO_EXAMPLES, demo
+from mobilemoe.cli.generate import GENERATE_EXAMPLES, generate
+from mobilemoe.cli.guard import guarded
+from mobilemoe.cli.info import INFO_EXAMPLES, info
+from mobilemoe.cli.plan import PLAN_EXAMPLES, plan
+
+app = typer.Typer(
+    name="mobilemoe",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=(
+        "\b\nExamples:\n"
+        "  mobilemoe plan --memory 4.75MB --context 1024\n"
+        "  mobilemoe info S\n"
+        "  mobilemoe VERB --help"
+    ),
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"mobilemoe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Sparse language models for small devices: design, train, quantise to INT4, run."""
+
+
+app.command(epilog=DEMO_EXAMPLES)(guarded(demo))
+app.command(epilog=INFO_EXAMPLES)(guarded(info))
+app.command(epilog=PLAN_EXAMPLES)(guarded(plan))
+app.command(epilog=GENERATE_EXAMPLES)(guarded(generate))
+app.command(epilog=CHAT_EXAMPLES)(guarded(chat))
+
+
+def main() -> None:
+    """Run the command line; the entry point of the installed `mobilemoe`."""
+    app()

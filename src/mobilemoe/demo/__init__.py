@@ -1,0 +1,1 @@
+"""The main job in one command, and the report that it leaves behind."""

@@ -1,0 +1,182 @@
+"""The main job: budget -> architecture -> four stages -> INT4 -> measured on this machine.
+
+Every part is saved when it is done, so a second start goes on where the first one stopped.
+The run folder:
+
+    run.json        what was asked for
+    parts/          one JSON file per finished part
+    data/           the tokenised corpus
+    stages/NAME/    training state and metrics of one stage
+    sft-bf16/ sft-int4/ control-bf16/ control-int4/ twin-int4/   checkpoints to compare with
+    model/          the result: INT4, quantisation-aware trained
+    report.html     and report.json
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mobilemoe.atomic import atomic_write
+from mobilemoe.config import ModelConfig
+from mobilemoe.data import Dataset, build_dataset
+from mobilemoe.demo import measure
+from mobilemoe.demo.compose import compose_report, design_part
+from mobilemoe.demo.events import Advanced, Finished, Scheduled, Started, Stopped, Watch
+from mobilemoe.demo.export import export_forms
+from mobilemoe.demo.page import write_report
+from mobilemoe.demo.parts import Parts
+from mobilemoe.demo.schedule import make_schedule
+from mobilemoe.demo.settings import Settings
+from mobilemoe.demo.training import StageRun, run_stage
+from mobilemoe.plan import Budget, design
+from mobilemoe.train import Stage, control, midtrain, pretrain, qat, sft
+
+STAGES: Mapping[str, tuple[Callable[[int], Stage], str | None]] = {
+    "pretrain": (pretrain, None),
+    "midtrain": (midtrain, "pretrain"),
+    "sft": (sft, "midtrain"),
+    "qat": (qat, "sft"),
+    "control": (control, "sft"),
+}
+
+
+@dataclass
+class Chain:
+    """One run in `folder`. `watch` sees events; `stopping` says when to save and stop."""
+
+    settings: Settings
+    folder: Path
+    watch: Watch
+    stopping: Callable[[], bool]
+    _dataset: Dataset | None = field(init=False, default=None)
+
+    def run(self) -> dict[str, Any]:
+        """Do what is not done yet and return the report.
+
+        Raises:
+            Stopped: if `stopping()` became true; everything finished is saved.
+            MobileMoEError: if a part fails; what was finished before is kept.
+        """
+        self.folder = claim_folder(self.folder, self.settings)
+        self._part("design", "budget -> architecture", self._design)
+        self._part("data", "reading and tokenising this Python's own library", self._data)
+        tokens = self._part("schedule", "timing a few steps of each stage", self._schedule)[
+            "tokens"
+        ]
+        self.watch(Scheduled(tokens))
+        for name in STAGES:
+            self._part(
+                name, f"{tokens[name]:,} tokens", lambda name=name: self._stage(name, tokens)
+            )
+        self._part("export", "writing BF16 and INT4 files", self._export)
+        self._part("evaluate", "held-out perplexity, experts, parity", self._evaluate)
+        self._part("bench", "MoE and dense twin, rounds interleaved", self._bench)
+        self._part("samples", "generating text", self._samples)
+        return self._report()
+
+    def _part(self, name: str, detail: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        if self.stopping():
+            raise Stopped
+        parts = Parts(self.folder)
+        resumed = parts.read(name) is not None
+        self.watch(Started(name, detail))
+        value = parts.get(name, make)
+        self.watch(Finished(name, str(value.get("summary", "")), resumed))
+        return value
+
+    @property
+    def config(self) -> ModelConfig:
+        """The designed architecture."""
+        part = Parts(self.folder).read("design")
+        assert part is not None
+        return ModelConfig.from_dict(part["config"])
+
+    @property
+    def dataset(self) -> Dataset:
+        """The corpus, from the cache after the first time."""
+        if self._dataset is None:
+
+            def progress(stage: str, done: int, total: int) -> None:
+                self.watch(Advanced("data", done, total))
+
+            self._dataset = build_dataset(self.folder / "data", progress=progress)
+        return self._dataset
+
+    def _design(self) -> dict[str, Any]:
+        budget = Budget()
+        return design_part(budget, design(budget), self.settings.minutes)
+
+    def _data(self) -> dict[str, Any]:
+        return measure.data_part(self.dataset)
+
+    def _schedule(self) -> dict[str, Any]:
+        factories = {name: factory for name, (factory, _) in STAGES.items()}
+        return make_schedule(self.settings, factories, self.config, self.dataset)
+
+    def _stage(self, name: str, tokens: Mapping[str, int]) -> dict[str, Any]:
+        factory, start = STAGES[name]
+        run = StageRun(
+            stage=factory(tokens[name]),
+            folder=self._stage_folder(name),
+            start=self._stage_folder(start) if start else None,
+            seed=self.settings.seed,
+        )
+        return run_stage(run, self.config, self.dataset, self.watch, self.stopping)
+
+    def _stage_folder(self, name: str) -> Path:
+        return self.folder / "stages" / name
+
+    def _export(self) -> dict[str, Any]:
+        tokenizer_json = self.dataset.tokenizer.to_str()
+        return export_forms(self.folder, self.config, tokenizer_json, self.settings.seed)
+
+    def _evaluate(self) -> dict[str, Any]:
+        def progress(done: int, total: int) -> None:
+            self.watch(Advanced("evaluate", done, total))
+
+        return measure.evaluate_part(self.folder, self.dataset, self.settings.seed, progress)
+
+    def _bench(self) -> dict[str, Any]:
+        def progress(done: int, total: int) -> None:
+            self.watch(Advanced("bench", done, total))
+
+        return measure.speed_part(self.folder, self.dataset, self.config, progress)
+
+    def _samples(self) -> dict[str, Any]:
+        return measure.samples_part(self.folder / "model")
+
+    def _report(self) -> dict[str, Any]:
+        asked = json.loads((self.folder / "run.json").read_text())
+        parts = Parts(self.folder)
+        names = ("design", "data", "schedule", *STAGES, "export", "evaluate", "bench", "samples")
+        report = compose_report(
+            {name: parts.read(name) or {} for name in names}, self.settings, asked["started"]
+        )
+        write_report(self.folder, report)
+        return report
+
+
+def claim_folder(folder: Path, settings: Settings) -> Path:
+    """Make `folder` this run's; a run with other arguments is moved aside, never overwritten."""
+    record = folder / "run.json"
+    if record.exists():
+        if json.loads(record.read_text())["identity"] == settings.identity:
+            return folder
+        folder.rename(_free_name(folder))
+    started = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")
+    content = {"identity": settings.identity, "started": started}
+    atomic_write(record, json.dumps(content) + "\n")
+    return folder
+
+
+def _free_name(folder: Path) -> Path:
+    number = 1
+    while (candidate := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    return candidate

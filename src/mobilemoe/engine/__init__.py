@@ -1,0 +1,20 @@
+"""The native engine: load an INT4 checkpoint, read logits, generate tokens.
+
+Never imports torch. The numbers are computed by the C++ module `_native`; this room adds
+validation, sampling and text.
+"""
+
+from mobilemoe.engine.generation import FinishReason, Token
+from mobilemoe.engine.model import Activations, Model, load
+from mobilemoe.engine.session import Session
+from mobilemoe.engine.threads import default_threads
+
+__all__ = [
+    "Activations",
+    "FinishReason",
+    "Model",
+    "Session",
+    "Token",
+    "default_threads",
+    "load",
+]

@@ -1,0 +1,202 @@
+"""An INT4 checkpoint, ready to run: `load` and `Model`.
+
+T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from mobilemoe.checkpoint import Checkpoint, Tokenizer, open_checkpoint
+from mobilemoe.config import ModelConfig
+from mobilemoe.engine.checks import is_integer, require
+from mobilemoe.engine.generation import Request, TextOutput, Token, generate_tokens
+from mobilemoe.engine.native import native_errors, native_module
+from mobilemoe.engine.sampling import Sampling
+from mobilemoe.engine.session import Session
+from mobilemoe.engine.stops import StopMatcher
+from mobilemoe.engine.threads import default_threads
+from mobilemoe.errors import CheckpointError, MobileMoEError
+
+if TYPE_CHECKING:
+    from mobilemoe.engine import _native
+
+Activations = Literal["int8", "fp32"]
+
+DEFAULT_CONTEXT = 8192
+MAX_THREADS = 1024
+KERNELS = ("auto", "portable", "avx2")
+
+
+def load(
+    path: str | Path,
+    threads: int | None = None,
+    context: int | None = None,
+    activations: Activations = "int8",
+    kernel: str = "auto",
+) -> Model:
+    """Open the INT4 checkpoint folder `path` for running.
+
+    `threads`: by default every CPU this process may use. `context`: tokens per session, by
+    default 8192 or what the model allows. `activations`: "int8" is the fast mode, "fp32" the
+    exact one. `kernel`: the instruction set, "auto" for the best one of this CPU.
+
+    Raises:
+        CheckpointError: if the folder or one of its files is missing, damaged, or not INT4.
+        MobileMoEError: for an argument outside its range, or a missing native module.
+    """
+    checkpoint = open_checkpoint(path)
+    threads = default_threads() if threads is None else threads
+    longest = checkpoint.config.max_position_embeddings
+    context = min(DEFAULT_CONTEXT, longest) if context is None else context
+    _check_arguments(threads, context, longest, activations, kernel)
+    _check_runnable(checkpoint)
+    with native_errors():
+        native = native_module().Model(
+            str(checkpoint.weights_path), asdict(checkpoint.config), threads, kernel
+        )
+    return Model(checkpoint, native, context, activations)
+
+
+class Model:
+    """A loaded model; `load` makes it. Immutable: every call works on a session of its own."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        native: _native.Model,
+        context: int,
+        activations: Activations,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._native = native
+        self._context = context
+        self._activations: Activations = activations
+
+    @property
+    def config(self) -> ModelConfig:
+        """What the model is."""
+        return self._checkpoint.config
+
+    @property
+    def threads(self) -> int:
+        """Threads that compute, the caller's included."""
+        return self._native.threads
+
+    @property
+    def context(self) -> int:
+        """Tokens that fit into one session."""
+        return self._context
+
+    @property
+    def activations(self) -> Activations:
+        """Format of the activations that linear layers read: "int8" or "fp32"."""
+        return self._activations
+
+    @property
+    def instruction_set(self) -> str:
+        """The kernels in use: "avx2" or "portable"."""
+        return self._native.instruction_set
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The checkpoint's tokenizer.
+
+        Raises:
+            CheckpointError: if the folder has none.
+        """
+        return Tokenizer.from_folder(self._checkpoint.folder)
+
+    def session(self) -> Session:
+        """Return a new, empty session of this model."""
+        int8 = self._activations == "int8"
+        return Session(self._native, self._context, int8, self.config.vocab_size)
+
+    def logits(self, ids: Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+        """Return the logits [T, V] after each of `ids`, teacher forced.
+
+        Raises:
+            MobileMoEError: for an id outside the vocabulary, no ids, or more than the context.
+        """
+        return self.session().append_all(ids)
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+    ) -> Iterator[Token]:
+        """Continue `prompt`, text or token ids, one Token at a time.
+
+        Text is encoded with BOS in front, once. Every id of `config.eos_token_id` ends; so does
+        a stop string, which is not part of the text. The same seed gives the same tokens.
+
+        Raises:
+            MobileMoEError: at the call, for an argument outside its range or a prompt that is
+                empty or longer than the context; while iterating, for non-finite logits.
+        """
+        sampling = Sampling(temperature, top_p, top_k)
+        request = Request(max_new_tokens, sampling, seed, self.config.eos_token_id)
+        output = self._text_output(StopMatcher(stop), needed=isinstance(prompt, str))
+        prompt_ids = self._encode(prompt)
+        return generate_tokens(self.session(), prompt_ids, request, output)
+
+    def _text_output(self, stop: StopMatcher, needed: bool) -> TextOutput:
+        has_tokenizer = (self._checkpoint.folder / "tokenizer.json").is_file()
+        if not has_tokenizer and not needed and not stop:
+            return TextOutput(None)
+        return TextOutput(self.tokenizer.stream(), stop)
+
+    def _encode(self, prompt: str | Sequence[int]) -> list[int]:
+        hint = "a prompt needs at least one token"
+        require(len(prompt) > 0, "prompt", prompt, "text or token ids", hint)
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        bos = self.config.bos_token_id
+        if isinstance(prompt, str) and ids[:2] == [bos, bos]:
+            ids = ids[1:]  # the text began with BOS itself
+        if len(ids) > self._context:
+            raise MobileMoEError(
+                f"prompt has {len(ids)} tokens; allowed: at most the context, {self._context}",
+                hint=f"shorten the prompt, or load with context up to "
+                f"{self.config.max_position_embeddings}",
+            )
+        return ids
+
+
+def _check_arguments(
+    threads: int, context: int, longest: int, activations: str, kernel: str
+) -> None:
+    valid = is_integer(threads) and 1 <= threads <= MAX_THREADS
+    hint = "leave it out to use every CPU this process may use"
+    require(valid, "threads", threads, f"1 to {MAX_THREADS}", hint)
+    valid = is_integer(context) and 1 <= context <= longest
+    hint = "leave it out for the model's own context"
+    require(valid, "context", context, f"1 to {longest} (max_position_embeddings)", hint)
+    allowed = ", ".join(get_args(Activations))
+    valid = activations in get_args(Activations)
+    require(valid, "activations", activations, allowed, "int8 is fast, fp32 is exact")
+    require(kernel in KERNELS, "kernel", kernel, ", ".join(KERNELS), "auto picks the best one")
+
+
+def _check_runnable(checkpoint: Checkpoint) -> None:
+    if checkpoint.weight_format != "int4":
+        raise CheckpointError(
+            f"{checkpoint.folder}: weights are {checkpoint.weight_format}; the engine runs int4",
+            hint="convert the checkpoint to INT4 first (`mobilemoe convert`)",
+        )
+    if not checkpoint.config.tie_word_embeddings:
+        raise CheckpointError(
+            f"{checkpoint.folder}: tie_word_embeddings is False; the engine runs tied heads only",
+            hint="every released MobileMoE ties its head to the embedding",
+        )

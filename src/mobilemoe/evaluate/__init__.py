@@ -1,0 +1,1 @@
+"""How good a model is: held-out loss, agreement between its forms, use of its experts."""

@@ -1,0 +1,1 @@
+"""What running a model costs on this machine: time and memory, measured."""

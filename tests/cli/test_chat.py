@@ -1,0 +1,107 @@
+"""`mobilemoe chat`: several turns through a pipe, quitting, interrupting, and a full context."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mobilemoe import engine
+from mobilemoe.checkpoint import ChatFormat, Tokenizer
+
+from .conftest import COMMAND, Run
+
+
+def expected_answers(folder: Path, questions: list[str], limit: int) -> str:
+    """Return what the library answers to `questions`, turn after turn, one answer per line."""
+    model, tokenizer = engine.load(folder), Tokenizer.from_folder(folder)
+    chat_format = ChatFormat.from_folder(folder)
+    messages: list[dict[str, str]] = []
+    shown = ""
+    for question in questions:
+        messages.append({"role": "user", "content": question})
+        ids = tokenizer.encode(chat_format.render(messages), add_bos=False)
+        answer = "".join(token.text for token in model.generate(ids, max_new_tokens=limit))
+        messages.append({"role": "assistant", "content": answer})
+        shown += answer + "\n"
+    return shown
+
+
+def test_turns_through_a_pipe_remember_the_conversation(run: Run, chat_model: Path) -> None:
+    done = run("chat", chat_model, "--max-new-tokens", "6", stdin="hello\n\nagain\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == expected_answers(chat_model, ["hello", "again"], 6)
+
+
+def test_quit_ends_before_the_rest(run: Run, chat_model: Path) -> None:
+    done = run("chat", chat_model, "--max-new-tokens", "6", stdin="hello\n/quit\nagain\n")
+    assert done.returncode == 0
+    assert done.stdout == expected_answers(chat_model, ["hello"], 6)
+
+
+def test_the_system_message_counts(run: Run, chat_model: Path) -> None:
+    common = ("chat", chat_model, "--max-new-tokens", "12")
+    plain = run(*common, stdin="hello\n")
+    told = run(*common, "--system", "Answer in French, please!", stdin="hello\n")
+    assert plain.returncode == told.returncode == 0
+    assert plain.stdout != told.stdout
+
+
+def test_a_long_conversation_forgets_its_beginning(run: Run, chat_model: Path) -> None:
+    lines = "".join(f"message number {number}, some words long\n" for number in range(8))
+    done = run("chat", chat_model, "--max-new-tokens", "4", "--context", "128", stdin=lines)
+    assert done.returncode == 0
+    assert done.stdout.count("\n") >= 8
+    assert "oldest messages are left out" in done.stderr
+
+
+def test_one_message_that_does_not_fit_fails_a_pipe(run: Run, chat_model: Path) -> None:
+    done = run("chat", chat_model, "--context", "32", stdin="x" * 100 + "\n")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: prompt has ")
+
+
+def test_a_base_model_cannot_chat(run: Run, base_model: Path) -> None:
+    done = run("chat", base_model, stdin="hello\n")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no chat template" in done.stderr
+    assert "hint: " in done.stderr
+
+
+def test_ctrl_c_is_status_130_without_a_traceback(chat_model: Path) -> None:
+    with subprocess.Popen(
+        [COMMAND, "chat", str(chat_model), "--max-new-tokens", "3"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(b"hello\n")
+        process.stdin.flush()
+        assert process.stdout.read(1), "the first answer shows that the chat has begun"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == b"\ninterrupted\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+def test_a_terminal_gets_a_prompt_and_ctrl_d_ends_it(chat_model: Path) -> None:
+    leader, follower = os.openpty()
+    with subprocess.Popen(
+        [COMMAND, "chat", str(chat_model), "--context", "64", "--max-new-tokens", "4"],
+        stdin=follower,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        os.write(leader, b"x" * 100 + b"\nhello\n\x04")
+        out, err = process.communicate(timeout=60)
+    os.close(leader)
+    os.close(follower)
+    assert process.returncode == 0
+    assert err.startswith(b"error: prompt has ") or b"\nerror: prompt has " in err
+    assert out.count(b"\n") >= 2
+    assert b"> " in out + err

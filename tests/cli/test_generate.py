@@ -1,0 +1,64 @@
+"""`mobilemoe generate` on the native engine: the same text as the library, streamed or as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mobilemoe import engine
+
+from .conftest import Run
+
+PROMPT = "def main"
+
+
+def test_text_and_json_agree_with_the_library(run: Run, base_model: Path) -> None:
+    common = ("generate", base_model, "--prompt", PROMPT, "--max-new-tokens", "12")
+    document = json.loads(run(*common, "--json").stdout)
+    tokens = list(engine.load(base_model).generate(PROMPT, max_new_tokens=12))
+    assert document["text"] == "".join(token.text for token in tokens)
+    assert document["token_ids"] == [token.id for token in tokens]
+    assert document["logprobs"] == pytest.approx([token.logprob for token in tokens])
+    assert document["finish_reason"] == tokens[-1].finish_reason
+    streamed = run(*common)
+    assert streamed.returncode == 0
+    assert streamed.stdout == document["text"] + "\n"
+
+
+def test_the_seed_decides(run: Run, base_model: Path) -> None:
+    def sample(seed: int) -> str:
+        done = run(
+            *("generate", base_model, "--prompt", PROMPT, "--max-new-tokens", "16"),
+            *("--temperature", "1.5", "--top-k", "200", "--top-p", "0.99", "--seed", str(seed)),
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    first = sample(1)
+    assert sample(1) == first
+    assert sample(2) != first
+
+
+def test_exact_mode_and_stop(run: Run, base_model: Path) -> None:
+    common = ("generate", base_model, "--prompt", PROMPT, "--max-new-tokens", "30")
+    exact = (*common, "--activations", "fp32", "--threads", "1", "--json")
+    document = json.loads(run(*exact).stdout)
+    text = document["text"]
+    stop = text[4]
+    stopped = json.loads(run(*exact, "--stop", stop).stdout)
+    assert stopped["text"] == text[: text.index(stop)]
+    assert stopped["finish_reason"] == "stop"
+
+
+def test_a_full_context_is_noted_on_stderr(run: Run, base_model: Path) -> None:
+    done = run("generate", base_model, "--prompt", PROMPT, "--context", "12")
+    assert done.returncode == 0
+    assert "context is full" in done.stderr
+
+
+def test_a_prompt_that_does_not_fit_is_an_error(run: Run, base_model: Path) -> None:
+    done = run("generate", base_model, "--prompt", "x" * 300, "--json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: prompt has ")

@@ -1,0 +1,188 @@
+"""Damaged model files: every one is refused with a CheckpointError that names the problem."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import struct
+
+import numpy as np
+import pytest
+from engine_support import DATA, INT4_FOLDERS
+
+from mobilemoe.engine import load
+from mobilemoe.errors import CheckpointError
+
+GOOD = INT4_FOLDERS[0] / "model.safetensors"
+NORM = "model.norm.weight"
+ROUTER = "model.layers.1.feed_forward.router.weight"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    shutil.copy(INT4_FOLDERS[0] / "config.json", tmp_path)
+    return tmp_path
+
+
+def split():
+    content = GOOD.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def join(header, data):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def refused(folder, content, message):
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load(folder, threads=1, context=8)
+    assert str(folder) in caught.value.message
+
+
+def test_rebuilt_file_is_accepted(folder):
+    (folder / "model.safetensors").write_bytes(join(*split()))
+    assert load(folder, threads=1, context=8).logits([1]).shape == (1, 512)
+
+
+def test_every_truncation_is_refused(folder):
+    content = GOOD.read_bytes()
+    lengths = {0, 1, 7, 8, 9, 100, 8399, 8400, 8401, len(content) - 1}
+    lengths |= set(np.random.default_rng(0).integers(1, len(content), 40).tolist())
+    for length in sorted(lengths):
+        refused(folder, content[:length], "safetensors")
+
+
+def test_missing_file_is_refused(folder):
+    with pytest.raises(CheckpointError, match="cannot open"):
+        load(folder, threads=1)
+
+
+def test_trailing_bytes_are_refused(folder):
+    refused(folder, GOOD.read_bytes() + b"x", "tensors cover 803656 bytes, the file holds 803657")
+
+
+@pytest.mark.parametrize("length", [2**63, 2**64 - 1, 100_000_001, 10**6])
+def test_huge_header_length_is_refused(folder, length):
+    content = struct.pack("<Q", length) + GOOD.read_bytes()[8:]
+    refused(folder, content, f"header length is {length}; allowed: at most")
+
+
+def change(name, **fields):
+    header, data = split()
+    header[name].update(fields)
+    return join(header, data)
+
+
+def test_wrong_dtype_shape_and_offsets_are_named(folder):
+    header, _ = split()
+    begin, end = header[NORM]["data_offsets"]
+    name = re.escape(NORM)
+    refused(folder, change(NORM, dtype="F16"), rf"{name} is F16 \[128\]; expected BF16 \[128\]")
+    refused(folder, change(NORM, shape=[2, 64]), rf"{name} is BF16 \[2, 64\]; expected")
+    refused(folder, change(NORM, shape=[64]), rf"{name} has data_offsets .* do not fit")
+    refused(folder, change(NORM, dtype="Q7"), rf"{name} has data_offsets .* dtype Q7")
+    refused(folder, change(NORM, shape=[2**40, 2**40]), rf"{name} has data_offsets")
+    refused(folder, change(NORM, data_offsets=[end, begin]), rf"{name} has data_offsets")
+
+
+def test_overlap_and_gap_are_named(folder):
+    header, data = split()
+    begin, end = header[NORM]["data_offsets"]
+    overlapping = change(NORM, data_offsets=[begin - 2, end - 2])
+    refused(folder, overlapping, f"{re.escape(NORM)} begins at {begin - 2} and overlaps")
+    header[NORM]["data_offsets"] = [begin + 2, end + 2]
+    gap = f"{re.escape(NORM)} begins at {begin + 2} and leaves a gap"
+    refused(folder, join(header, data + b"xx"), gap)
+
+
+def test_missing_and_extra_tensors_are_named(folder):
+    header, data = split()
+    header["surplus"] = header.pop(ROUTER)
+    refused(folder, join(header, data), f"{re.escape(ROUTER)} is missing")
+    header, data = split()
+    header["surplus"] = {"dtype": "U8", "shape": [3], "data_offsets": [len(data), len(data) + 3]}
+    refused(folder, join(header, data + b"abc"), "tensor surplus is unknown")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"a"',
+        b'{"a":1}',
+        b'{"a":{}}',
+        b'{"a":{"dtype":"U8"}}',
+        b'{"a":{"dtype":"U8","shape":[-1],"data_offsets":[0,1]}}',
+        b'{"a":{"dtype":"U8","shape":[1.5],"data_offsets":[0,1]}}',
+        b'{"a":{"dtype":"U8","shape":[01],"data_offsets":[0,1]}}',
+        b'{"a":{"dtype":"U8","shape":[99999999999999999999],"data_offsets":[0,1]}}',
+        b'{"a":{"dtype":"U8","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,1]}}',
+        b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0]}}',
+        b'{"a":{"dtype":"U8","shape":[1],"shape":[1],"data_offsets":[0,1]}}',
+        b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"b":1}}',
+        b'{"a\x01":1}',
+        b'{"\\ud800":1}',
+        b'{"\\q":1}',
+        b'{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},}',
+        b'{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}x',
+        b'{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},'
+        b'"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}',
+        b'{"__metadata__":{"a":1}}',
+        b'{"__metadata__":{},"__metadata__":{}}',
+        b"\xff\xfe",
+    ],
+)
+def test_bad_json_is_refused_with_its_place(folder, text):
+    refused(folder, join(text, b""), r"bad JSON at byte \d+")
+
+
+def test_hostile_names_become_printable(folder):
+    header = (
+        b'{"\xff\\n\\u0000' + b"x" * 500 + b'":{"dtype":"U8","shape":[9],"data_offsets":[0,1]}}'
+    )
+    refused(folder, join(header, b"x"), r"tensor \?\?\?x+\.\.\. has data_offsets")
+
+
+def test_metadata_and_spaces_are_allowed(folder):
+    header, data = split()
+    header = {"__metadata__": {"format": "pt"}, **header}
+    text = json.dumps(header, indent=2).encode() + b"   "
+    (folder / "model.safetensors").write_bytes(join(text, data))
+    assert load(folder, threads=1, context=8).logits([1]).shape == (1, 512)
+
+
+def test_truncation_while_in_use_is_an_error(folder):
+    shutil.copy(GOOD, folder)
+    session = load(folder, threads=1, context=8).session()
+    session.append([1])
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(CheckpointError, match="was truncated while in use"):
+        session.append([1])
+    assert session.position == 1
+
+
+def test_nan_weights_never_break_the_routing(folder):
+    header, data = split()
+    for name in (ROUTER, "model.layers.1.feed_forward.expert_bias"):
+        begin, end = header[name]["data_offsets"]
+        data = data[:begin] + b"\xff" * (end - begin) + data[end:]
+    (folder / "model.safetensors").write_bytes(join(header, data))
+    for kernel in ("portable", "auto"):
+        session = load(folder, threads=2, context=8, kernel=kernel).session()
+        assert np.isnan(session.append([1, 2, 3])).all()
+        assert session.routing()[1].tolist() == [[0, 1, 2, 3]] * 3
+
+
+def test_unquantised_checkpoint_is_refused_with_a_hint(folder):
+    with pytest.raises(CheckpointError, match="engine runs int4") as caught:
+        load(DATA / "tiny-bf16")
+    assert "convert" in caught.value.hint
+    bf16 = (DATA / "tiny-bf16" / "model.safetensors").read_bytes()
+    refused(folder, bf16, "holds unquantised weights")

@@ -1,0 +1,98 @@
+"""load: arguments, defaults, refusals, and what it must not import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from engine_support import INT4_FOLDERS, SMALL, write_random
+
+from mobilemoe.engine import default_threads, load, native
+from mobilemoe.errors import CheckpointError, MobileMoEError
+
+FOLDER = INT4_FOLDERS[0]
+
+
+def test_defaults_and_properties():
+    model = load(FOLDER)
+    assert model.threads == default_threads()
+    assert model.context == 8192 == model.config.max_position_embeddings
+    assert model.activations == "int8"
+    assert model.instruction_set == native.instruction_set()
+    assert load(FOLDER, kernel="portable").instruction_set == "portable"
+
+
+def test_default_context_is_the_models_own_when_shorter(tmp_path):
+    write_random(tmp_path / "model", SMALL)
+    assert load(tmp_path / "model", threads=1).context == 640
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"threads": 0}, "threads is 0; allowed: 1 to 1024"),
+        ({"threads": 1025}, "threads is 1025"),
+        ({"threads": 1.5}, "threads is 1.5"),
+        ({"threads": True}, "threads is True"),
+        ({"context": 0}, "context is 0; allowed: 1 to 8192"),
+        ({"context": 8193}, "context is 8193"),
+        ({"activations": "int4"}, "activations is 'int4'; allowed: int8, fp32"),
+        ({"kernel": "sse9"}, "kernel is 'sse9'; allowed: auto, portable, avx2"),
+    ],
+)
+def test_bad_arguments_are_refused_with_a_hint(arguments, message):
+    with pytest.raises(MobileMoEError, match=message) as caught:
+        load(FOLDER, **arguments)
+    assert caught.value.hint
+
+
+def test_an_untied_head_is_refused(tmp_path):
+    write_random(tmp_path / "model", replace(SMALL, tie_word_embeddings=False))
+    with pytest.raises(CheckpointError, match="tie_word_embeddings is False"):
+        load(tmp_path / "model")
+
+
+def test_heads_that_fill_no_int4_group_are_refused(tmp_path):
+    config = replace(SMALL, num_attention_heads=2, num_key_value_heads=1)
+    folder = tmp_path / "model"
+    write_random(folder, config)
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(text.replace('"head_dim": 16', '"head_dim": 8'))
+    with pytest.raises(MobileMoEError, match=r"head_dim.* is 16; allowed: a multiple of 32"):
+        load(folder, threads=1)
+
+
+def test_a_config_of_another_model_is_refused(tmp_path):
+    write_random(tmp_path / "model", SMALL)
+    path = tmp_path / "model" / "config.json"
+    path.write_text(path.read_text().replace('"num_local_experts": 7', '"num_local_experts": 8'))
+    with pytest.raises(CheckpointError, match=r"router.weight is F32 \[7, 96\]; expected F32 \[8"):
+        load(tmp_path / "model", threads=1)
+
+
+def test_a_missing_native_module_is_explained():
+    code = (
+        "import sys; sys.modules['mobilemoe.engine._native'] = None\n"
+        "from mobilemoe.engine import load\n"
+        "from mobilemoe.errors import MobileMoEError\n"
+        "try:\n"
+        f"    load({str(FOLDER)!r})\n"
+        "except MobileMoEError as error:\n"
+        "    print(error)\n"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert "native engine cannot be loaded" in output and "hint: reinstall" in output
+
+
+def test_the_engine_loads_neither_torch_nor_the_network():
+    code = (
+        "import sys\n"
+        "from mobilemoe.engine import load\n"
+        f"list(load({str(FOLDER)!r}, threads=1, context=8).generate([1], max_new_tokens=2))\n"
+        "banned = {'torch', 'huggingface_hub', 'urllib.request', 'http.client', 'requests'}\n"
+        "print(sorted(banned & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
