@@ -23,7 +23,7 @@ def softmax(x):
 def test_candidates_follow_the_definition(values, temperature, k, p):
     x_V = np.array(values, np.float32)
     ids_C, probabilities_C = candidates(x_V, Sampling(temperature, p, k))
-    order = np.argsort(-x_V.astype(np.float64) / temperature, kind="stable")
+    order = np.argsort(-x_V, kind="stable")
     order = order[:k] if k else order
     assert np.array_equal(ids_C, order[: len(ids_C)])
     kept = softmax(x_V.astype(np.float64)[order] / temperature)

@@ -173,7 +173,9 @@ def _entry(path: Path, name: str, value: Any, base: int) -> Entry:
         start, stop = value["data_offsets"]
         numbers = [*shape, start, stop]
     except (TypeError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: header entry of {name!r} is malformed", hint=HINT) from error
+        raise CheckpointError(
+            f"{path}: header entry of {name!r} is malformed", hint=HINT
+        ) from error
     if not all(type(number) is int and number >= 0 for number in numbers):
         raise CheckpointError(f"{path}: {name} has a negative or non-integer size", hint=HINT)
     if dtype not in NUMPY_DTYPES:

@@ -1,9 +1,9 @@
-"""What `mobilemoe demo` shows: live bars on a terminal, plain lines elsewhere, a table at the end."""
+"""What `mobilemoe demo` shows: bars on a terminal, plain lines elsewhere, a table at the end."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from types import TracebackType
@@ -96,8 +96,9 @@ class DemoView:
         """Print the closing table and the path of the report."""
         console = Console(soft_wrap=True)
         table = Table(title=None, show_header=True, header_style="bold")
-        for column, justify in (("", "left"), ("MoE", "right"), ("dense twin", "right")):
-            table.add_column(column, justify=justify)  # type: ignore[arg-type]
+        table.add_column("")
+        table.add_column("MoE", justify="right")
+        table.add_column("dense twin", justify="right")
         for row in speed_rows(report):
             table.add_row(*row)
         console.print(table)
@@ -112,7 +113,7 @@ class DemoView:
 def speed_rows(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return the table's rows: what both models cost on this machine."""
     models = report["speed"]["models"]
-    formats = (
+    formats: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
         ("INT4 weights, MB", lambda m: f"{m['weight_bytes_int4'] / 1e6:.2f}"),
         ("parameters per token", lambda m: f"{m['active_params'] / 1e6:.2f}M"),
         ("time to first token, ms", lambda m: f"{median(m['ttft_ms']):.1f}"),

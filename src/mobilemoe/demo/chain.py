@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,7 @@ class Chain:
         ]
         self.watch(Scheduled(tokens))
         for name in STAGES:
-            self._part(
-                name, f"{tokens[name]:,} tokens", lambda name=name: self._stage(name, tokens)
-            )
+            self._part(name, f"{tokens[name]:,} tokens", partial(self._stage, name, tokens))
         self._part("export", "writing BF16 and INT4 files", self._export)
         self._part("evaluate", "held-out perplexity, experts, parity", self._evaluate)
         self._part("bench", "MoE and dense twin, rounds interleaved", self._bench)

@@ -19,7 +19,7 @@ from mobilemoe.data import DOMAINS, Dataset
 from mobilemoe.demo.export import FORMS, TWIN
 from mobilemoe.demo.training import score
 from mobilemoe.demo.verdict import quantization_verdict
-from mobilemoe.evaluate.experts import expert_share, reading
+from mobilemoe.evaluate.experts import Float64, expert_share, reading
 from mobilemoe.evaluate.heldout import HeldoutLoss, perplexities, relative_error, row_cosines
 from mobilemoe.model import MobileMoE
 from mobilemoe.profile.bench import Workload, measure_interleaved
@@ -113,7 +113,7 @@ def quantization_part(losses: dict[str, dict[str, HeldoutLoss]], seed: int) -> d
 
 def experts_part(model: MobileMoE, dataset: Dataset) -> dict[str, Any]:
     """Return the share of every expert per layer and domain, and its reading."""
-    share_LE = {
+    share_LE: dict[str, Float64] = {
         domain: expert_share(model, dataset.heldout_batches(domain, CONTEXT, 8, EVALUATION_TOKENS))
         for domain in DOMAINS
     }

@@ -62,13 +62,13 @@ def candidates(logits_V: Float32, sampling: Sampling) -> tuple[Int64, Float64]:
 
     Needs a temperature above 0. The best token always stays.
     """
-    scaled_V = logits_V.astype(np.float64) - float(np.max(logits_V))
-    with np.errstate(over="ignore"):  # a tiny temperature makes -inf: probability 0
-        scaled_V /= max(sampling.temperature, np.finfo(np.float64).tiny)
-    ids_C = np.argsort(-scaled_V, kind="stable")
+    ids_C = np.argsort(-logits_V, kind="stable")
     if sampling.top_k:
         ids_C = ids_C[: sampling.top_k]
-    weights_C = np.exp(scaled_V[ids_C])
+    shifted_C = logits_V[ids_C].astype(np.float64) - float(logits_V[ids_C[0]])
+    with np.errstate(over="ignore"):  # a tiny temperature makes -inf: probability 0
+        scaled_C = shifted_C / max(sampling.temperature, np.finfo(np.float64).tiny)
+    weights_C = np.exp(scaled_C)
     probabilities_C = weights_C / weights_C.sum()
     if sampling.top_p < 1.0:
         before_C = np.cumsum(probabilities_C) - probabilities_C

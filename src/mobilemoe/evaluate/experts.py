@@ -26,7 +26,8 @@ def expert_share(model: MobileMoE, batches: Iterable[Batch]) -> Float64:
         model.hidden(torch.from_numpy(batch.ids_BT), trace=trace)
         batch_LE = np.stack([r.tokens_per_expert_E.numpy() for r in trace]).astype(np.float64)
         counts_LE = batch_LE + counts_LE if counts_LE.size else batch_LE
-    return counts_LE / counts_LE.sum(axis=1, keepdims=True)
+    share_LE: Float64 = counts_LE / counts_LE.sum(axis=1, keepdims=True)
+    return share_LE
 
 
 def specialisation(share_LE: Mapping[str, Float64]) -> Float64:

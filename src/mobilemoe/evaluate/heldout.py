@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from mobilemoe.data import IGNORED, Batch
 from mobilemoe.model import MobileMoE
 
+
 @dataclass(frozen=True)
 class HeldoutLoss:
     """Summed loss (nats) and scored tokens of every row of one domain's held-out part."""
@@ -92,9 +93,7 @@ def relative_error(actual: npt.NDArray[np.float32], expected: npt.NDArray[np.flo
     return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
 
-def row_cosines(
-    a_TV: npt.NDArray[np.float32], b_TV: npt.NDArray[np.float32]
-) -> Sequence[float]:
+def row_cosines(a_TV: npt.NDArray[np.float32], b_TV: npt.NDArray[np.float32]) -> Sequence[float]:
     """Return the cosine between the logits of each position."""
     norms = np.linalg.norm(a_TV, axis=1) * np.linalg.norm(b_TV, axis=1)
     cosines: list[float] = ((a_TV * b_TV).sum(1) / norms).tolist()

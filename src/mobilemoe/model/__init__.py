@@ -3,4 +3,4 @@
 from mobilemoe.model.moe import MoE, Routing, combine, dispatch, experts, route
 from mobilemoe.model.transformer import MobileMoE
 
-__all__ = ["MobileMoE", "MoE", "Routing", "combine", "dispatch", "experts", "route"]
+__all__ = ["MoE", "MobileMoE", "Routing", "combine", "dispatch", "experts", "route"]

@@ -46,4 +46,5 @@ class Attention(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         """Split [B, T, n d] into [B, n, T, d]."""
-        return x.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
+        heads: Tensor = x.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
+        return heads

@@ -55,9 +55,7 @@ def route(h_TD: Tensor, router_ED: Tensor, expert_bias_E: Tensor, config: ModelC
     chosen_TK = scores_TE.gather(1, topk_ids_TK)
     total_T1 = chosen_TK.sum(-1, keepdim=True) + 1e-20
     topk_weights_TK = chosen_TK / total_T1 * config.routed_scaling_factor
-    tokens_per_expert_E = torch.bincount(
-        topk_ids_TK.flatten(), minlength=config.num_local_experts
-    )
+    tokens_per_expert_E = torch.bincount(topk_ids_TK.flatten(), minlength=config.num_local_experts)
     return Routing(topk_ids_TK, topk_weights_TK, router_logits_TE, tokens_per_expert_E)
 
 
@@ -144,7 +142,10 @@ class MoE(nn.Module):
         self.shared_expert = SwiGLU(config.hidden_size, shared) if shared else None
 
     def forward(
-        self, x_BTD: Tensor, capacity_factor: float | None = None, trace: list[Routing] | None = None
+        self,
+        x_BTD: Tensor,
+        capacity_factor: float | None = None,
+        trace: list[Routing] | None = None,
     ) -> Tensor:
         """Return [B, T, D]; append this layer's routing to `trace`.
 
@@ -168,4 +169,3 @@ class MoE(nn.Module):
             return None
         slots = tokens * self.config.num_experts_per_tok / self.config.num_local_experts
         return max(1, min(tokens, round(slots * capacity_factor)))
-

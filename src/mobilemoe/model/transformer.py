@@ -49,10 +49,12 @@ class Layer(nn.Module):
         """Return [B, T, D]."""
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), *rope)
         h_BTD = self.post_attention_layernorm(x_BTD)
+        y_BTD: Tensor
         if isinstance(self.feed_forward, MoE):
-            return x_BTD + self.feed_forward(h_BTD, capacity_factor, trace)
-        dense_BTD: Tensor = x_BTD + self.feed_forward(h_BTD)
-        return dense_BTD
+            y_BTD = self.feed_forward(h_BTD, capacity_factor, trace)
+        else:
+            y_BTD = self.feed_forward(h_BTD)
+        return x_BTD + y_BTD
 
 
 class Decoder(nn.Module):

@@ -100,9 +100,7 @@ def measure_interleaved(
             for worker, result in zip(workers, results, strict=True):
                 result.append(worker.ask("round"))
             progress(done + 1)
-        return [
-            _summary(result, worker) for worker, result in zip(workers, results, strict=True)
-        ]
+        return [_summary(result, worker) for worker, result in zip(workers, results, strict=True)]
     finally:
         for worker in workers:
             worker.close()

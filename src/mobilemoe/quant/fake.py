@@ -22,7 +22,8 @@ def quantize_dequantize(weight: Tensor) -> Tensor:
     scales = (grouped.abs().amax(-1, keepdim=True) * (2 / 15)).half().float()
     safe = torch.where(scales > 0, scales, torch.ones_like(scales))
     integers = (grouped / safe).round_().clamp_(QMIN, QMAX)
-    return integers.mul_(scales).flatten(-2).to(weight.dtype)
+    values: Tensor = integers.mul_(scales).flatten(-2).to(weight.dtype)
+    return values
 
 
 class FakeInt4(nn.Module):

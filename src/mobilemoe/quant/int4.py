@@ -58,7 +58,7 @@ def dequantize(integers: Int8, scales: Float16) -> Float32:
 
 def pack(integers: Int8) -> UInt8:
     """Pack [..., N] integers into [..., N/2] bytes; even positions take the low nibble."""
-    nibbles = integers.view(np.uint8) & 0xF
+    nibbles = np.bitwise_and(integers.view(np.uint8), np.uint8(0xF))
     packed: UInt8 = nibbles[..., 0::2] | (nibbles[..., 1::2] << 4)
     return packed
 

@@ -55,9 +55,7 @@ class Trainer:
     place; with `stage.fake_quant` the model stays fake-quantised afterwards.
     """
 
-    def __init__(
-        self, model: MobileMoE, stage: Stage, batches: Callable[[int], Batch]
-    ) -> None:
+    def __init__(self, model: MobileMoE, stage: Stage, batches: Callable[[int], Batch]) -> None:
         self.model, self.stage, self.batches = model.train(), stage, batches
         self.step = 0
         if stage.fake_quant:
@@ -83,7 +81,7 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         loss, z_loss, trace = self._loss(self.batches(self.step))
-        (loss + Z_LOSS * z_loss).backward()  # type: ignore[no-untyped-call]
+        (loss + Z_LOSS * z_loss).backward()
         grad_norm = torch.nn.utils.clip_grad_norm_(self._trained.values(), CLIP_NORM)
         if not torch.isfinite(grad_norm):
             raise self._diverged(float(loss.detach()))

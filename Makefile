@@ -1,0 +1,75 @@
+# Everything from a clean clone: `make demo` runs the main job, `make test` all checks.
+
+MINUTES ?= 10
+SEED ?= 0
+TORCH ?= torch==2.13.0
+
+START := $(shell date +%s)
+VENV := .venv
+STAMPS := $(VENV)/stamps
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+WHEEL := $$(echo $(VENV)/wheel/mobilemoe-*.whl)
+SOURCES := $(shell find src native -type f ! -name '*.pyc') \
+           $(wildcard CMakeLists.txt pyproject.toml README.md LICENSE)
+
+.PHONY: help demo test lint format env clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo [MINUTES=10] [SEED=0]  budget -> training -> INT4 -> run on this machine"
+	@echo "make test                        lint, types and all tests"
+	@echo "make lint | format               check | repair the style"
+	@echo "make env                         only the environment, in $(VENV)"
+	@echo "make clean                       remove the environment and build files"
+
+demo: $(STAMPS)/demo
+	@$(BIN)/mobilemoe demo --minutes $(MINUTES) --seed $(SEED) --started-at $(START)
+
+test: lint
+	@echo "== tests"
+	@$(BIN)/python -m pytest
+
+lint: $(STAMPS)/dev
+	@echo "== style and types"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy --strict
+
+format: $(STAMPS)/dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+env: $(STAMPS)/dev
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# Each stamp is a finished step; an interrupted step is done again.
+$(STAMPS)/venv:
+	@sh tools/check_setup.sh compiler >/dev/null
+	@python=$$(sh tools/check_setup.sh python) && echo "== environment in $(VENV) ($$python)" \
+		&& "$$python" -m venv --clear $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/$(TORCH): $(STAMPS)/venv
+	@echo "== $(TORCH)"
+	@$(PIP) install "$(TORCH)"
+	@touch $@
+
+# One wheel, compiled once and installed as users install it: the tests run on it, not on src.
+$(STAMPS)/package: $(STAMPS)/$(TORCH) $(SOURCES)
+	@cxx=$$(sh tools/check_setup.sh compiler) && echo "== mobilemoe and its engine ($$cxx)" \
+		&& rm -rf $(VENV)/wheel && CXX="$$cxx" $(PIP) wheel --no-deps -w $(VENV)/wheel .
+	@$(PIP) install --force-reinstall --no-deps $(VENV)/wheel/*.whl
+	@touch $@
+
+$(STAMPS)/demo: $(STAMPS)/package
+	@echo "== what the demonstration needs"
+	@$(PIP) install "$(WHEEL)[train,plots]"
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/package
+	@echo "== what the tests need"
+	@$(PIP) install "$(WHEEL)[train,plots,dev]"
+	@touch $@
