@@ -125,6 +125,7 @@ class Chain:
             folder=self._stage_folder(name),
             start=self._stage_folder(start) if start else None,
             seed=self.settings.seed,
+            heldout_tokens=self.settings.heldout_tokens // 2,
         )
         return run_stage(run, self.config, self.dataset, self.watch, self.stopping)
 
@@ -139,7 +140,7 @@ class Chain:
         def progress(done: int, total: int) -> None:
             self.watch(Advanced("evaluate", done, total))
 
-        return measure.evaluate_part(self.folder, self.dataset, self.settings.seed, progress)
+        return measure.evaluate_part(self.folder, self.dataset, self.settings, progress)
 
     def _bench(self) -> dict[str, Any]:
         def progress(done: int, total: int) -> None:

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from mobilemoe.demo.canvas import NARROW, label, new_figure, panel, responsive
-from mobilemoe.demo.markup import MINUS, finite, finites, significant
+from mobilemoe.demo.canvas import NARROW, label, new_figure, panel, responsive, spread
+from mobilemoe.demo.markup import MINUS, finite, finites, short_count, significant
 from mobilemoe.demo.schema import PerplexityRow, SeedRow, SpeedModel
 from mobilemoe.demo.style import light
 
@@ -111,7 +111,8 @@ def _perplexity_panel(axes: Axes, rows: Sequence[PerplexityRow], domain: str, na
             continue
         at = min(changes[row["name"]], FAR)
         _dot(axes, at, index, row["name"], beyond=changes[row["name"]] > FAR)
-        text = significant(row["perplexity"][domain])
+        value = row["perplexity"][domain] or 0.0
+        text = short_count(value) if value >= 1e5 else significant(value)
         label(axes, text, (at, index), (9, 0), va="center_baseline", bbox=_PLATE)
 
 
@@ -141,7 +142,7 @@ def _draw_seeds(seeds: Sequence[SeedRow], width: int) -> Figure:
     figure = new_figure(width, head + step * len(seeds) + foot)
     axes = panel(figure, left, head, width - left - 20, step * len(seeds))
     _row_axes(axes, [f"seed {row['seed']}" for row in seeds], named=True)
-    values = finites(v for r in seeds for v in (r["control_bf16"], r["control_ptq"], r["qat"]))
+    values = finites(value for row in seeds for value in _seed_values(row).values())
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     margin = (high - low) or 1.0
     axes.set_xlim(low - 0.12 * margin, high + 0.16 * margin)
@@ -149,27 +150,40 @@ def _draw_seeds(seeds: Sequence[SeedRow], width: int) -> Figure:
     axes.set_xlabel("mean held-out perplexity")
     for index, row in enumerate(seeds):
         _seed_row(axes, index, row)
+    _seed_labels(axes, seeds[0], width - left - 20)
     return figure
 
 
+def _seed_values(row: SeedRow) -> dict[str, float | None]:
+    return {
+        "control BF16": finite(row["control_bf16"]),
+        "QAT INT4": finite(row["qat"]),
+        "control PTQ INT4": finite(row["control_ptq"]),
+    }
+
+
 def _seed_row(axes: Axes, index: int, row: SeedRow) -> None:
-    qat, control = finite(row["qat"]), finite(row["control_ptq"])
+    values = _seed_values(row)
+    qat, control = values["QAT INT4"], values["control PTQ INT4"]
     if qat is not None and control is not None:
         axes.plot([control, qat], [index, index], color=light("moe-soft"), lw=4, zorder=3)
-    forms = (
-        ("control BF16", row["control_bf16"]),
-        ("control PTQ INT4", control),
-        ("QAT INT4", qat),
-    )
-    for form, value in forms:
-        known = finite(value)
-        if known is None:
-            continue
-        _dot(axes, known, index, form)
-        if index == 0:
-            short = form.replace(" INT4", "")
-            colour = light("moe" if form.startswith("QAT") else "ink")
-            label(axes, short, (known, index), (0, 11), ha="center", color=colour)
+    for form, value in values.items():
+        if value is not None:
+            _dot(axes, value, index, form)
+
+
+def _seed_labels(axes: Axes, row: SeedRow, width: float) -> None:
+    """Name the dots of the first row; names of close dots move apart."""
+    known = [(value, form) for form, value in _seed_values(row).items() if value is not None]
+    low, high = axes.get_xlim()
+    scale = width / (high - low)
+    centres = [scale * (value - low) for value, _ in sorted(known)]
+    widths = [8.0 + 6.6 * len(form.removesuffix(" INT4")) for _, form in sorted(known)]
+    placed = spread(centres, widths, -20.0, width + 20)
+    for (value, form), centre, at in zip(sorted(known), centres, placed, strict=True):
+        colour = light("moe" if form.startswith("QAT") else "ink")
+        words = form.removesuffix(" INT4")
+        label(axes, words, (value, 0), (at - centre, 11), ha="center", color=colour)
 
 
 def _draw_speed(models: Sequence[SpeedModel], width: int) -> Figure:

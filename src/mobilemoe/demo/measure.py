@@ -17,6 +17,7 @@ from mobilemoe.checkpoint import ChatFormat, open_checkpoint
 from mobilemoe.config import ModelConfig
 from mobilemoe.data import DOMAINS, Dataset
 from mobilemoe.demo.export import FORMS, TWIN
+from mobilemoe.demo.settings import Settings
 from mobilemoe.demo.training import score
 from mobilemoe.demo.verdict import quantization_verdict
 from mobilemoe.evaluate.experts import Float64, expert_share, reading
@@ -27,7 +28,6 @@ from mobilemoe.quant.fake import enable_fake_quant
 from mobilemoe.train import load_weights
 
 CONTEXT = 512
-EVALUATION_TOKENS = 24_576
 PARITY_TOKENS = 200
 PROMPT_TOKENS, NEW_TOKENS, ROUNDS = 256, 64, 7
 NAMES = {
@@ -65,18 +65,22 @@ def data_part(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def evaluate_part(folder: Path, dataset: Dataset, seed: int, progress: Progress) -> dict[str, Any]:
+def evaluate_part(
+    folder: Path, dataset: Dataset, settings: Settings, progress: Progress
+) -> dict[str, Any]:
     """Return perplexities of every form, use of experts, and parity of torch and engine."""
     losses: dict[str, dict[str, HeldoutLoss]] = {}
     for done, name in enumerate(FORMS):
         model = MobileMoE.from_pretrained(folder / name)
-        losses[name] = score(model, dataset, CONTEXT, EVALUATION_TOKENS)
+        losses[name] = score(model, dataset, CONTEXT, settings.heldout_tokens)
         progress(done + 1, len(FORMS) + 2)
-    experts = experts_part(MobileMoE.from_pretrained(folder / "model"), dataset)
+    experts = experts_part(
+        MobileMoE.from_pretrained(folder / "model"), dataset, settings.heldout_tokens
+    )
     progress(len(FORMS) + 1, len(FORMS) + 2)
     parity = parity_part(folder, dataset)
     progress(len(FORMS) + 2, len(FORMS) + 2)
-    quantization = quantization_part(losses, seed)
+    quantization = quantization_part(losses, settings.seed)
     rows = {row["name"]: row["perplexity"]["mean"] for row in quantization["rows"]}
     summary = f"perplexity BF16 {rows['BF16']:.2f}, QAT INT4 {rows['QAT INT4']:.2f}"
     return {
@@ -111,10 +115,10 @@ def quantization_part(losses: dict[str, dict[str, HeldoutLoss]], seed: int) -> d
     }
 
 
-def experts_part(model: MobileMoE, dataset: Dataset) -> dict[str, Any]:
+def experts_part(model: MobileMoE, dataset: Dataset, tokens: int) -> dict[str, Any]:
     """Return the share of every expert per layer and domain, and its reading."""
     share_LE: dict[str, Float64] = {
-        domain: expert_share(model, dataset.heldout_batches(domain, CONTEXT, 8, EVALUATION_TOKENS))
+        domain: expert_share(model, dataset.heldout_batches(domain, CONTEXT, 8, tokens))
         for domain in DOMAINS
     }
     share_LDE = np.stack([share_LE[domain] for domain in DOMAINS], axis=1)

@@ -44,6 +44,12 @@ class Settings:
             _require(MIN_TOKENS <= self.tokens <= 10**10, "tokens", self.tokens, allowed)
 
     @property
+    def heldout_tokens(self) -> int:
+        """Held-out tokens per domain that a form is scored on; fewer when the run is tiny."""
+        is_tiny = self.tokens is not None and self.tokens < 500_000
+        return 4_096 if is_tiny else 24_576
+
+    @property
     def identity(self) -> dict[str, object]:
         """What makes two runs the same run."""
         minutes = self.minutes if self.tokens is None else None

@@ -20,7 +20,6 @@ from mobilemoe.model import MobileMoE
 from mobilemoe.train import Stage, StepMetrics, Trainer, load_weights
 
 SAVE_EVERY_SECONDS = 20.0
-HELDOUT_TOKENS = 12_288
 HELDOUT_DOMAINS = ("code", "knowledge", "math", "instruct")
 CURVE_POINTS = 200
 
@@ -33,6 +32,7 @@ class StageRun:
     folder: Path
     start: Path | None
     seed: int
+    heldout_tokens: int
 
 
 def run_stage(
@@ -54,8 +54,8 @@ def run_stage(
     log = run.folder / "metrics.jsonl"
     _keep_steps(log, trainer.step)
     _train(trainer, run, log, watch, stopping)
-    after = domain_means(score(trainer.model, dataset, run.stage.context))
-    return _part(run.stage, _read_log(log), before, after)
+    losses = score(trainer.model, dataset, run.stage.context, run.heldout_tokens)
+    return _part(run.stage, _read_log(log), before, domain_means(losses))
 
 
 def make_trainer(run: StageRun, config: ModelConfig, dataset: Dataset) -> Trainer:
@@ -74,9 +74,7 @@ def starting_model(run: StageRun, config: ModelConfig) -> MobileMoE:
     return load_weights(model, run.start)
 
 
-def score(
-    model: MobileMoE, dataset: Dataset, context: int, tokens: int = HELDOUT_TOKENS
-) -> dict[str, HeldoutLoss]:
+def score(model: MobileMoE, dataset: Dataset, context: int, tokens: int) -> dict[str, HeldoutLoss]:
     """Return the held-out loss per domain."""
     return {
         domain: heldout_loss(model, dataset.heldout_batches(domain, context, 8, tokens))
@@ -93,8 +91,8 @@ def _before(run: StageRun, model: MobileMoE, dataset: Dataset) -> dict[str, floa
     """Score the untouched start once and remember it for a resumed run."""
     path = run.folder / "heldout_before.json"
     if not path.exists():
-        losses = domain_means(score(model, dataset, run.stage.context))
-        atomic_write(path, json.dumps(losses))
+        losses = score(model, dataset, run.stage.context, run.heldout_tokens)
+        atomic_write(path, json.dumps(domain_means(losses)))
     values: dict[str, float] = json.loads(path.read_text())
     return values
 

@@ -28,8 +28,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_h_ND = torch.empty_like(h_ND)
         grad_weight_VD = torch.zeros_like(weight_VD)
         count = max(1, targets_N.numel())
-        for rows in torch.arange(targets_N.numel()).split(CHUNK_ROWS):
-            span = slice(int(rows[0]), int(rows[-1]) + 1)
+        for start in range(0, targets_N.numel(), CHUNK_ROWS):
+            span = slice(start, start + CHUNK_ROWS)
             h, targets = h_ND[span], targets_N[span]
             log_probs = F.log_softmax(h @ weight_VD.T, dim=-1)
             loss -= log_probs.gather(1, targets[:, None]).sum()
