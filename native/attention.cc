@@ -38,7 +38,6 @@ KvCache::Buffer KvCache::zeros(size_t floats) {
 Attention::Attention(const Config& config, ActivationFormat format, int64_t tokens,
                      int64_t context, int threads)
     : config_(config),
-      context_(context),
       frequencies_(rope_frequencies(config)),
       hidden_(format, tokens, config.hidden_size, 2),
       attended_(format, tokens, config.query_width()),

@@ -62,7 +62,6 @@ class Attention {
   void attend(ThreadPool& pool, const Kernels& kernels, int64_t layer_index, KvCache& cache);
 
   Config config_;
-  int64_t context_;
   int64_t first_ = 0, tokens_ = 0;
   std::vector<double> frequencies_;
   // Queries, keys and values read two-term activations: an error here shifts every later

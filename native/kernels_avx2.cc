@@ -41,7 +41,9 @@ struct LinearFp32 {
       __m256 values[4];
       unpack_floats(bytes + b * (kGroupSize / 2), values);
       float* out = strip.weights + b * kGroupSize;
-      for (int i = 0; i < 4; ++i) _mm256_store_ps(out + i * kLanes, _mm256_mul_ps(values[i], scale));
+      for (int64_t i = 0; i < 4; ++i) {
+        _mm256_store_ps(out + i * kLanes, _mm256_mul_ps(values[i], scale));
+      }
     }
   }
 

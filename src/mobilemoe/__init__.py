@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 from importlib.metadata import version as _version
+from pathlib import Path as _Path
+from typing import TYPE_CHECKING
 
 from mobilemoe import config
 from mobilemoe.config import ModelConfig
 from mobilemoe.errors import CheckpointError, MobileMoEError
 
-__all__ = ["CheckpointError", "MobileMoEError", "ModelConfig", "config"]
+if TYPE_CHECKING:
+    from mobilemoe.engine import Activations, Model
+
+__all__ = ["CheckpointError", "MobileMoEError", "ModelConfig", "config", "load"]
 
 __version__ = _version("mobilemoe")
+
+
+def load(
+    path: str | _Path,
+    threads: int | None = None,
+    context: int | None = None,
+    activations: Activations = "int8",
+) -> Model:
+    """Open an INT4 checkpoint folder in the native engine; see `mobilemoe.engine.load`.
+
+    Raises:
+        CheckpointError: if the folder or one of its files is missing, damaged, or not INT4.
+        MobileMoEError: for an argument outside its range, or a missing native module.
+    """
+    from mobilemoe.engine import load as load_engine  # keeps `import mobilemoe` light
+
+    return load_engine(path, threads, context, activations)
