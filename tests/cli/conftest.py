@@ -80,7 +80,7 @@ def write(folder: Path, chat: bool) -> Path:
     config = small_config()
     rng = np.random.default_rng(0)
     arrays = {
-        weight.name: rng.normal(0, 0.1, weight.shape).astype(np.float32)
+        weight.name: rng.normal(0, 0.3, weight.shape).astype(np.float32)
         for weight in config.weights()
     }
     arrays["model.embed_tokens.weight"][len(SPECIAL) + 256 :] = 0

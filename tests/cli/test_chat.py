@@ -11,12 +11,16 @@ import pytest
 
 from mobilemoe import engine
 from mobilemoe.checkpoint import ChatFormat, Tokenizer
+from mobilemoe.cli.chat import recent
 
 from .conftest import COMMAND, Run
 
 
 def expected_answers(folder: Path, questions: list[str], limit: int) -> str:
-    """Return what the library answers to `questions`, turn after turn, one answer per line."""
+    """Return what the library answers to `questions`, turn after turn, one answer per line.
+
+    Sampled at a high temperature, so that one token more or less in the prompt shows.
+    """
     model, tokenizer = engine.load(folder), Tokenizer.from_folder(folder)
     chat_format = ChatFormat.from_folder(folder)
     messages: list[dict[str, str]] = []
@@ -24,20 +28,22 @@ def expected_answers(folder: Path, questions: list[str], limit: int) -> str:
     for question in questions:
         messages.append({"role": "user", "content": question})
         ids = tokenizer.encode(chat_format.render(messages), add_bos=False)
-        answer = "".join(token.text for token in model.generate(ids, max_new_tokens=limit))
+        answer = "".join(token.text for token in model.generate(ids, limit, 2.0, seed=5))
         messages.append({"role": "assistant", "content": answer})
         shown += answer + "\n"
     return shown
 
 
 def test_turns_through_a_pipe_remember_the_conversation(run: Run, chat_model: Path) -> None:
-    done = run("chat", chat_model, "--max-new-tokens", "6", stdin="hello\n\nagain\n")
+    options = ("--max-new-tokens", "24", "--temperature", "2", "--seed", "5")
+    done = run("chat", chat_model, *options, stdin="hello\n\nagain\n")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == expected_answers(chat_model, ["hello", "again"], 6)
+    assert done.stdout == expected_answers(chat_model, ["hello", "again"], 24)
 
 
 def test_quit_ends_before_the_rest(run: Run, chat_model: Path) -> None:
-    done = run("chat", chat_model, "--max-new-tokens", "6", stdin="hello\n/quit\nagain\n")
+    options = ("--max-new-tokens", "6", "--temperature", "2", "--seed", "5")
+    done = run("chat", chat_model, *options, stdin="hello\n/quit\nagain\n")
     assert done.returncode == 0
     assert done.stdout == expected_answers(chat_model, ["hello"], 6)
 
@@ -56,6 +62,17 @@ def test_a_long_conversation_forgets_its_beginning(run: Run, chat_model: Path) -
     assert done.returncode == 0
     assert done.stdout.count("\n") >= 8
     assert "oldest messages are left out" in done.stderr
+
+
+@pytest.mark.parametrize("with_system", [False, True])
+def test_whole_exchanges_are_forgotten_and_the_system_message_stays(with_system: bool) -> None:
+    system = [{"role": "system", "content": "s"}] if with_system else []
+    roles = ("user", "assistant", "user", "assistant", "user")
+    turns = [{"role": role, "content": str(number)} for number, role in enumerate(roles)]
+    fits = len(system) + 4
+    assert recent(system + turns, lambda kept: len(kept) < fits) == system + turns[2:]
+    assert recent(system + turns, lambda kept: True) == system + turns
+    assert recent(system + turns, lambda kept: False) == system + turns[4:]
 
 
 def test_one_message_that_does_not_fit_fails_a_pipe(run: Run, chat_model: Path) -> None:

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import DEMO_TOKENS, mobilemoe
 
 import mobilemoe as package
+from conftest import DEMO_TOKENS, mobilemoe
 from mobilemoe.checkpoint import open_checkpoint
 from mobilemoe.demo.chain import Chain
 from mobilemoe.demo.events import Advanced, Event, Finished, Stopped
-from mobilemoe.demo.settings import SHARES, Settings, affordable_tokens, stage_tokens
+from mobilemoe.demo.schedule import RESERVE_SECONDS, SAFETY, remaining_tokens
+from mobilemoe.demo.settings import SHARES, Settings, stage_tokens
 from mobilemoe.errors import MobileMoEError
 
 
@@ -160,8 +161,21 @@ def test_settings_out_of_range_are_refused(field: str, arguments: tuple[Any, ...
 
 def test_minutes_become_tokens_at_the_measured_speed() -> None:
     speeds = dict.fromkeys(SHARES, 1000.0)
-    assert affordable_tokens(100, speeds) == pytest.approx(100_000, rel=1e-3)
-    assert affordable_tokens(200, speeds) == 2 * affordable_tokens(100, speeds)
-    slower_qat = affordable_tokens(100, speeds | {"qat": 500.0})
-    assert slower_qat == pytest.approx(100_000 / (1 + SHARES["qat"]), rel=1e-3)
+    plan = remaining_tokens(RESERVE_SECONDS + 100 / SAFETY, speeds, {})
+    assert sum(plan.values()) == pytest.approx(100_000, rel=1e-3)
+    assert plan["pretrain"] == pytest.approx(100_000 * SHARES["pretrain"], rel=1e-3)
+    slower = remaining_tokens(RESERVE_SECONDS + 100 / SAFETY, speeds | {"qat": 500.0}, {})
+    assert sum(slower.values()) == pytest.approx(100_000 / (1 + SHARES["qat"]), rel=1e-3)
+
+
+def test_a_machine_that_slows_down_trains_less() -> None:
+    speeds = dict.fromkeys(SHARES, 1000.0)
+    as_measured = remaining_tokens(500, speeds, {"pretrain": 1000.0})
+    halved = remaining_tokens(500, speeds, {"pretrain": 500.0})
+    assert set(halved) == set(SHARES) - {"pretrain"}
+    assert sum(halved.values()) == pytest.approx(sum(as_measured.values()) / 2, rel=1e-3)
+
+
+def test_no_time_left_is_still_a_plan() -> None:
+    assert set(remaining_tokens(0, dict.fromkeys(SHARES, 1000.0), {}).values()) == {0}
     assert sum(stage_tokens(10**6).values()) == 10**6

@@ -57,7 +57,7 @@ def chat(
         return tokenizer.encode(chat_format.render(messages), add_bos=False)  # BOS is in it
 
     def answer(messages: list[Message]) -> str:
-        prompt_ids = encode(_recent(messages, lambda kept: len(encode(kept)) < model.context))
+        prompt_ids = encode(recent(messages, lambda kept: len(encode(kept)) < model.context))
         return stream(
             model.generate(
                 prompt_ids,
@@ -91,7 +91,7 @@ def converse(answer: Callable[[list[Message]], str], messages: list[Message]) ->
             messages.pop()
 
 
-def _recent(messages: list[Message], fits: Callable[[list[Message]], bool]) -> list[Message]:
+def recent(messages: list[Message], fits: Callable[[list[Message]], bool]) -> list[Message]:
     """Return `messages` without as many of the oldest exchanges as the context demands."""
     start = 1 if messages[0]["role"] == "system" else 0
     system, kept = messages[:start], messages[start:]

@@ -32,8 +32,8 @@ from mobilemoe.demo.events import Advanced, Finished, Scheduled, Started, Stoppe
 from mobilemoe.demo.export import export_forms
 from mobilemoe.demo.page import write_report
 from mobilemoe.demo.parts import Parts
-from mobilemoe.demo.schedule import make_schedule
-from mobilemoe.demo.settings import Settings
+from mobilemoe.demo.schedule import measured_speeds, remaining_tokens
+from mobilemoe.demo.settings import Settings, stage_tokens
 from mobilemoe.demo.training import StageRun, run_stage
 from mobilemoe.plan import Budget, design
 from mobilemoe.train import Stage, control, midtrain, pretrain, qat, sft
@@ -56,6 +56,7 @@ class Chain:
     watch: Watch
     stopping: Callable[[], bool]
     _dataset: Dataset | None = field(init=False, default=None)
+    _spent: float = field(init=False, default=0.0)
 
     def run(self) -> dict[str, Any]:
         """Do what is not done yet and return the report.
@@ -65,14 +66,12 @@ class Chain:
             MobileMoEError: if a part fails; what was finished before is kept.
         """
         self.folder = claim_folder(self.folder, self.settings)
+        self._spent = Parts(self.folder).seconds_spent()
         self._part("design", "budget -> architecture", self._design)
         self._part("data", "reading and tokenising this Python's own library", self._data)
-        tokens = self._part("schedule", "timing a few steps of each stage", self._schedule)[
-            "tokens"
-        ]
-        self.watch(Scheduled(tokens))
         for name in STAGES:
-            self._part(name, f"{tokens[name]:,} tokens", partial(self._stage, name, tokens))
+            tokens = self._tokens(name)
+            self._part(name, f"{tokens:,} tokens", partial(self._stage, name, tokens))
         self._part("export", "writing BF16 and INT4 files", self._export)
         self._part("evaluate", "held-out perplexity, experts, parity", self._evaluate)
         self._part("bench", "MoE and dense twin, rounds interleaved", self._bench)
@@ -114,14 +113,31 @@ class Chain:
     def _data(self) -> dict[str, Any]:
         return measure.data_part(self.dataset)
 
-    def _schedule(self) -> dict[str, Any]:
-        factories = {name: factory for name, (factory, _) in STAGES.items()}
-        return make_schedule(self.settings, factories, self.config, self.dataset)
+    def _tokens(self, name: str) -> int:
+        """Decide, once and for all, how many tokens stage `name` trains on."""
+        parts = Parts(self.folder)
+        if self.settings.tokens is not None:
+            plan = stage_tokens(self.settings.tokens)
+        else:
+            tok_s = self._part("speed", "timing a few steps of each stage", self._speed)["tok_s"]
+            finished = {stage: part["tok_s"] for stage in STAGES if (part := parts.read(stage))}
+            plan = remaining_tokens(self._seconds_left(), tok_s, finished)
+        plan[name] = parts.get(f"tokens-{name}", lambda: {"tokens": plan[name]})["tokens"]
+        self.watch(Scheduled({stage: plan.get(stage, 0) for stage in STAGES}))
+        return plan[name]
 
-    def _stage(self, name: str, tokens: Mapping[str, int]) -> dict[str, Any]:
+    def _seconds_left(self) -> float:
+        """Return what is left of the asked minutes, earlier starts of this run counted in."""
+        return 60 * self.settings.minutes - self._spent - (time.time() - self.settings.started_at)
+
+    def _speed(self) -> dict[str, Any]:
+        factories = {name: factory for name, (factory, _) in STAGES.items()}
+        return measured_speeds(factories, self.config, self.dataset)
+
+    def _stage(self, name: str, tokens: int) -> dict[str, Any]:
         factory, start = STAGES[name]
         run = StageRun(
-            stage=factory(tokens[name]),
+            stage=factory(tokens),
             folder=self._stage_folder(name),
             start=self._stage_folder(start) if start else None,
             seed=self.settings.seed,
@@ -154,7 +170,7 @@ class Chain:
     def _report(self) -> dict[str, Any]:
         asked = json.loads((self.folder / "run.json").read_text())
         parts = Parts(self.folder)
-        names = ("design", "data", "schedule", *STAGES, "export", "evaluate", "bench", "samples")
+        names = ("design", "data", *STAGES, "export", "evaluate", "bench", "samples")
         report = compose_report(
             {name: parts.read(name) or {} for name in names}, self.settings, asked["started"]
         )

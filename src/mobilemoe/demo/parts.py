@@ -40,6 +40,11 @@ class Parts:
             ) from error
         return value
 
+    def seconds_spent(self) -> float:
+        """Return the wall time of all finished parts."""
+        names = [path.stem for path in self.path("any").parent.glob("*.json")]
+        return sum(float((self.read(name) or {}).get("wall_seconds", 0)) for name in names)
+
     def get(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return part `name`, making and saving it first if need be.
 
@@ -49,6 +54,8 @@ class Parts:
         if saved is None:
             started = time.monotonic()
             saved = make()
-            saved["wall_seconds"] = time.monotonic() - started
+            elapsed = time.monotonic() - started
+            # a stage that was interrupted knows the time of its earlier steps, too
+            saved["wall_seconds"] = max(elapsed, float(saved.get("seconds", 0)))
             atomic_write(self.path(name), json.dumps(saved))
         return saved

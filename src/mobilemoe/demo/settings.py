@@ -67,12 +67,6 @@ def stage_tokens(total: int) -> dict[str, int]:
     return {name: round(share * total) for name, share in SHARES.items()}
 
 
-def affordable_tokens(seconds: float, tokens_per_second: Mapping[str, float]) -> int:
-    """Return how many training tokens fit `seconds` at each stage's measured speed."""
-    per_token = sum(share / tokens_per_second[name] for name, share in SHARES.items())
-    return max(MIN_TOKENS, int(seconds / per_token))
-
-
 def _require(condition: bool, field: str, value: object, allowed: str) -> None:
     if not condition:
         raise MobileMoEError(f"demo: {field} is {value}; allowed: {allowed}")
