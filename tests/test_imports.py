@@ -147,7 +147,7 @@ def packages() -> list[str]:
 
 
 def public_names(module: ModuleType) -> set[str]:
-    """Return the public names of `module`, without `annotations` and its own submodules.
+    """Return the public names of `module`, without typing helpers and its own submodules.
 
     A submodule becomes an attribute as soon as anybody imports it, so it counts only when
     `__all__` names it.
@@ -157,7 +157,7 @@ def public_names(module: ModuleType) -> set[str]:
         name
         for name, value in vars(module).items()
         if not name.startswith("_")
-        and name != "annotations"
+        and name not in ("annotations", "TYPE_CHECKING")
         and (name in named or not is_submodule(module, value))
     }
 

@@ -49,7 +49,19 @@ def atomic_write(path: Path, content: bytes | str) -> None:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `folder` that takes its place when the block succeeds."""
+    """Yield an empty folder beside `folder` that takes its place when the block succeeds.
+
+    A link to a folder stays a link; its target is replaced.
+
+    Raises:
+        MobileMoEError: if the disk refuses, or a file stands at `folder`.
+    """
+    folder = folder.resolve()
+    if folder.exists() and not folder.is_dir():
+        raise MobileMoEError(
+            f"cannot write folder {folder}: a file of that name is there",
+            hint="give another path or move the file away",
+        )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

@@ -69,7 +69,7 @@ def test_whole_exchanges_are_forgotten_and_the_system_message_stays(with_system:
     system = [{"role": "system", "content": "s"}] if with_system else []
     roles = ("user", "assistant", "user", "assistant", "user")
     turns = [{"role": role, "content": str(number)} for number, role in enumerate(roles)]
-    fits = len(system) + 4
+    fits = len(system) + 5
     assert recent(system + turns, lambda kept: len(kept) < fits) == system + turns[2:]
     assert recent(system + turns, lambda kept: True) == system + turns
     assert recent(system + turns, lambda kept: False) == system + turns[4:]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -84,6 +87,37 @@ def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:
     other = MobileMoE(replace(TINY, num_local_experts=7)).init_weights(torch.Generator())
     with pytest.raises(CheckpointError, match="another model"):
         Trainer(other, stage(), batches).resume(tmp_path)
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "replace"])
+def test_a_full_disk_keeps_the_last_state(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(tiny_model(), stage(), batches)
+    trainer.save(tmp_path)
+    before = (tmp_path / STATE_FILE).read_bytes()
+    next(trainer.run())
+
+    def always_full(*arguments: object) -> IO[bytes]:
+        return Path("/dev/full").open("wb")
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        if call == "write":  # the real thing: a device that is always full
+            patch.setattr("mobilemoe.atomic.os.fdopen", always_full)
+        else:
+            patch.setattr(os, call, full)
+        with pytest.raises(MobileMoEError, match="disk is full") as error:
+            trainer.save(tmp_path)
+    assert error.value.hint
+    assert (tmp_path / STATE_FILE).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [STATE_FILE]
+    trainer.save(tmp_path)  # space again: nothing was lost
+    again = Trainer(tiny_model(seed=3), stage(), batches)
+    assert again.resume(tmp_path)
+    assert again.step == 1
 
 
 def test_the_next_stage_starts_from_the_saved_weights(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from mobilemoe.errors import CheckpointError, MobileMoEError
@@ -46,7 +45,7 @@ class ChatFormat:
                 f"{folder} has no chat template: it is a Base model",
                 hint="use `mobilemoe generate`, or an SFT or QAT checkpoint",
             )
-        return cls(template, str(settings.get("bos_token", "")))
+        return cls(template, _token_text(path, settings.get("bos_token")))
 
     def render(
         self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
@@ -54,8 +53,10 @@ class ChatFormat:
         """Return the prompt text, special tokens included: encode it without another BOS.
 
         Raises:
-            MobileMoEError: if the template fails or tries to leave its sandbox.
+            MobileMoEError: if a message lacks its role or content, or if the template fails or
+                tries to leave its sandbox.
         """
+        _check_messages(messages)
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         try:
             return environment.from_string(self.template).render(
@@ -63,11 +64,29 @@ class ChatFormat:
                 bos_token=self.bos_token,
                 add_generation_prompt=add_generation_prompt,
             )
-        except TemplateError as error:
+        except Exception as error:  # a foreign template can divide by zero, recurse, ...
             raise MobileMoEError(
                 f"the chat template failed: {error}",
-                hint="each message needs 'role' and 'content'",
+                hint="the template is in tokenizer_config.json of the checkpoint",
             ) from error
+
+
+def _check_messages(messages: Sequence[Mapping[str, str]]) -> None:
+    for message in messages:
+        if not {"role", "content"} <= set(message):
+            raise MobileMoEError(
+                f"a chat message has the keys {sorted(message)}; needed: role and content",
+                hint='write it as {"role": "user", "content": "..."}',
+            )
+
+
+def _token_text(path: Path, token: Any) -> str:
+    """Return a special token's text; tokenizer_config.json may hold null or an object."""
+    if isinstance(token, dict):
+        token = token.get("content")
+    if token is not None and not isinstance(token, str):
+        raise CheckpointError(f"{path}: bos_token is {token!r}; allowed: text or null")
+    return token or ""
 
 
 def _read_settings(path: Path) -> Mapping[str, Any]:

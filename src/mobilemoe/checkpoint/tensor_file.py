@@ -178,7 +178,7 @@ def _entry(path: Path, name: str, value: Any, base: int) -> Entry:
         ) from error
     if not all(type(number) is int and number >= 0 for number in numbers):
         raise CheckpointError(f"{path}: {name} has a negative or non-integer size", hint=HINT)
-    if dtype not in NUMPY_DTYPES:
+    if dtype not in tuple(NUMPY_DTYPES):  # a tuple also takes what cannot be hashed
         raise CheckpointError(f"{path}: {name} is {dtype!r}; allowed: {', '.join(NUMPY_DTYPES)}")
     needed = prod(shape) * DTYPE_BYTES[dtype]
     if stop - start != needed:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenizers import Tokenizer as Backend
 from tokenizers.decoders import DecodeStream
 
-from mobilemoe.errors import CheckpointError
+from mobilemoe.errors import CheckpointError, MobileMoEError
 
 BOS = "<|begin_of_text|>"
 
@@ -40,8 +40,17 @@ class Tokenizer:
         return cls(backend)
 
     def encode(self, text: str, add_bos: bool = True) -> list[int]:
-        """Return the ids of `text`, special tokens in it included; BOS first if `add_bos`."""
-        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        """Return the ids of `text`, special tokens in it included; BOS first if `add_bos`.
+
+        Raises:
+            MobileMoEError: if `text` is not valid Unicode.
+        """
+        try:
+            ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        except TypeError as error:  # what the library makes of half a surrogate pair
+            raise MobileMoEError(
+                "the text cannot be written as UTF-8", hint="was it read with the right encoding?"
+            ) from error
         return [self._bos, *ids] if add_bos and self._bos is not None else ids
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:

@@ -17,7 +17,10 @@ from mobilemoe.weights import GROUP_SIZE, QUANTIZED_KINDS, Weight
 
 
 def quantize_dequantize(weight: Tensor) -> Tensor:
-    """Return the INT4 values nearest to `weight` [..., N]; equals `int4.quantize` bit for bit."""
+    """Return the INT4 values nearest to `weight` [..., N]: those of `int4.quantize`, exactly.
+
+    A zero may carry the sign of its weight, which no product of ours can tell.
+    """
     grouped = weight.float().unflatten(-1, (-1, GROUP_SIZE))
     scales = (grouped.abs().amax(-1, keepdim=True) * (2 / 15)).half().float()
     safe = torch.where(scales > 0, scales, torch.ones_like(scales))

@@ -1,0 +1,77 @@
+"""The README is true: its commands run, its table is the measured one, its links exist."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import mobilemoe
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Every shell line of the README, without comments."""
+    lines = [line.split(" #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_the_readme_begins_with_the_two_commands() -> None:
+    assert commands()[:2] == ["make demo", "make test"]
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("make ")])
+def test_make_targets_exist(command: str) -> None:
+    target = shlex.split(command)[1]
+    assert re.search(rf"^{re.escape(target)}:", MAKEFILE, re.MULTILINE)
+    for variable in re.findall(r"(\w+)=", command):
+        assert re.search(rf"^{variable} \?=", MAKEFILE, re.MULTILINE), variable
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if not c.startswith("make ")])
+def test_commands_run(command: str, demo_folder: Path) -> None:
+    program, *arguments = shlex.split(command)
+    assert program == "mobilemoe"
+    if arguments[0] == "demo":
+        pytest.skip("the fixture has run it; with its own minutes it takes as long as it says")
+    done = mobilemoe(*arguments, cwd=demo_folder, input="What does os.path.join do?\n/quit\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python_examples_run(block: str, demo_folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", block], cwd=demo_folder, text=True, capture_output=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_the_measured_table_is_the_measured_one() -> None:
+    from readme_table import readme_table  # benchmarks/ is no package
+
+    report = json.loads((ROOT / "benchmarks/results/demo.json").read_text())
+    assert readme_table(report) in README
+
+
+def test_links_and_pictures_exist() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    assert targets
+    local = [target for target in targets if not target.startswith("https://")]
+    assert [target for target in local if not (ROOT / target).exists()] == []
