@@ -10,6 +10,8 @@ STAMPS := $(VENV)/stamps
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 WHEEL := $$(echo $(VENV)/wheel/mobilemoe-*.whl)
+# Tests build with warnings as errors; such a package serves the demonstration as well.
+WERROR := $(if $(filter test lint format env,$(MAKECMDGOALS)),ON,OFF)
 SOURCES := $(shell find src native -type f ! -name '*.pyc') \
            $(wildcard CMakeLists.txt pyproject.toml README.md LICENSE)
 
@@ -58,18 +60,19 @@ $(STAMPS)/$(TORCH): $(STAMPS)/venv
 	@touch $@
 
 # One wheel, compiled once and installed as users install it: the tests run on it, not on src.
-$(STAMPS)/package: $(STAMPS)/$(TORCH) $(SOURCES)
+$(STAMPS)/package-$(WERROR): $(STAMPS)/$(TORCH) $(SOURCES)
 	@cxx=$$(sh tools/check_setup.sh compiler) && echo "== mobilemoe and its engine ($$cxx)" \
-		&& rm -rf $(VENV)/wheel && CXX="$$cxx" $(PIP) wheel --no-deps -w $(VENV)/wheel .
+		&& rm -rf $(VENV)/wheel && CXX="$$cxx" $(PIP) wheel --no-deps -w $(VENV)/wheel \
+			-Ccmake.define.MOBILEMOE_WERROR=$(WERROR) .
 	@$(PIP) install --force-reinstall --no-deps $(VENV)/wheel/*.whl
-	@touch $@
+	@touch $@ $(STAMPS)/package-OFF
 
-$(STAMPS)/demo: $(STAMPS)/package
+$(STAMPS)/demo: $(STAMPS)/package-$(WERROR)
 	@echo "== what the demonstration needs"
 	@$(PIP) install "$(WHEEL)[train,plots]"
 	@touch $@
 
-$(STAMPS)/dev: $(STAMPS)/package
+$(STAMPS)/dev: $(STAMPS)/package-$(WERROR)
 	@echo "== what the tests need"
 	@$(PIP) install "$(WHEEL)[train,plots,dev]"
 	@touch $@

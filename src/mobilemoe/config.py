@@ -166,6 +166,9 @@ def _check_config(config: ModelConfig) -> None:
     for name in ("hidden_size", "intermediate_size", "intermediate_size_mlp"):
         value = getattr(config, name)
         _require(value % GROUP_SIZE == 0, name, value, f"a multiple of {GROUP_SIZE} (INT4 groups)")
+    original, factor = config.rope_original_max_position_embeddings, config.rope_scaling_factor
+    unscaled = factor != 1 or original == 8192
+    _require(unscaled, "rope_original_max_position_embeddings", original, "8192 if unscaled")
     for token_id in (config.bos_token_id, *config.eos_token_id):
         inside = 0 <= token_id < config.vocab_size
         _require(inside, "bos_token_id/eos_token_id", token_id, f"0 to {config.vocab_size - 1}")

@@ -193,7 +193,7 @@ def _check_runnable(checkpoint: Checkpoint) -> None:
     if checkpoint.weight_format != "int4":
         raise CheckpointError(
             f"{checkpoint.folder}: weights are {checkpoint.weight_format}; the engine runs int4",
-            hint="convert the checkpoint to INT4 first (`mobilemoe convert`)",
+            hint="write it as INT4 first: mobilemoe.checkpoint.write_checkpoint(..., 'int4', ...)",
         )
     if not checkpoint.config.tie_word_embeddings:
         raise CheckpointError(
