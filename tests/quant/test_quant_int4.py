@@ -60,7 +60,7 @@ def test_integers_equal_exact_arithmetic_and_the_error_follows_from_the_scale(we
         ratio = Fraction(float(value)) / Fraction(scale)
         near_tie = abs(abs(ratio % 1) - Fraction(1, 2)) < Fraction(1, 10**6)  # float32 division
         assert integers[index] == expected or (near_tie and abs(integers[index] - expected) == 1)
-        # Half a step; where -8 or 7 was clamped to, also what float16 took from the scale, 7.5-fold.
+        # Half a step; where clamped, also 7.5 times what float16 took from the scale.
         slack = 0.0 if -8 <= ratio <= 7 else 7.5 * max(2.0**-11 * scale, 2.0**-25)
         assert error[index] <= scale * (0.5 + 1e-6) + slack, (index, value, scale)
 

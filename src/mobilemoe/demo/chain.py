@@ -69,6 +69,8 @@ class Chain:
         self._spent = Parts(self.folder).seconds_spent()
         self._part("design", "budget -> architecture", self._design)
         self._part("data", "reading and tokenising this Python's own library", self._data)
+        if self.settings.tokens is None:
+            self._part("speed", "timing a few steps of each stage", self._speed)
         for name in STAGES:
             tokens = self._tokens(name)
             self._part(name, f"{tokens:,} tokens", partial(self._stage, name, tokens))
@@ -119,12 +121,14 @@ class Chain:
         if self.settings.tokens is not None:
             plan = stage_tokens(self.settings.tokens)
         else:
-            tok_s = self._part("speed", "timing a few steps of each stage", self._speed)["tok_s"]
-            finished = {stage: part["tok_s"] for stage in STAGES if (part := parts.read(stage))}
-            plan = remaining_tokens(self._seconds_left(), tok_s, finished)
+            speed = parts.read("speed") or {}
+            done = {stage: part for stage in STAGES if (part := parts.read(stage))}
+            finished = {stage: part["tok_s"] for stage, part in done.items()}
+            plan = remaining_tokens(self._seconds_left(), speed["tok_s"], finished)
+            plan |= {stage: part["tokens"] for stage, part in done.items()}
         plan[name] = parts.get(f"tokens-{name}", lambda: {"tokens": plan[name]})["tokens"]
-        self.watch(Scheduled({stage: plan.get(stage, 0) for stage in STAGES}))
-        return plan[name]
+        self.watch(Scheduled({stage: plan[stage] for stage in STAGES}))
+        return int(plan[name])
 
     def _seconds_left(self) -> float:
         """Return what is left of the asked minutes, earlier starts of this run counted in."""

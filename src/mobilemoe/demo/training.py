@@ -133,7 +133,9 @@ def _part(
     tokens = stage.steps * stage.tokens_per_step
     seconds = sum(metrics.seconds for metrics in steps)
     aims = stage.for_domains
+    changes = ", ".join(f"{d} {before[d]:.2f} -> {after[d]:.2f}" for d in aims)
     return {
+        "summary": f"held-out loss: {changes}",
         "name": stage.name,
         "purpose": stage.purpose,
         "for_domains": list(aims),
