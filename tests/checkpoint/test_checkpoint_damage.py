@@ -269,7 +269,7 @@ def test_unexpected_tensors_are_named_and_counted(checkpoint):
 def test_weights_of_another_config(tmp_path):
     other = open_checkpoint(DATA / "tiny-int4")
     mixed = Checkpoint(DATA / "tiny-int4-hd64", other.config, "int4")
-    with pytest.raises(CheckpointError, match="config.json and model.safetensors do not belong"):
+    with pytest.raises(CheckpointError, match="do not belong together"):
         mixed.tensor_file()
     as_bf16 = Checkpoint(DATA / "tiny-int4", other.config, "bf16")
     with pytest.raises(CheckpointError, match=r"model.embed_tokens.weight is missing"):
@@ -277,12 +277,13 @@ def test_weights_of_another_config(tmp_path):
 
 
 def test_no_changed_header_byte_raises_anything_else(checkpoint):
-    """Each byte of the header in turn becomes another: it still opens, or is refused."""
+    """One byte of the header becomes another: the file still opens, or is refused."""
     raw = bytearray(checkpoint.weights_path.read_bytes())
     end = 8 + int.from_bytes(raw[:8], "little")
     rng = random.Random(0)
     refusals = 0
-    for position in range(end):
+    positions = [*range(300), *range(300, end, 7)]
+    for position in positions:
         changed = raw.copy()
         changed[position] = rng.choice(b'"{}[],:09-.eN\\\x00\xff') ^ (position < 8)
         checkpoint.weights_path.write_bytes(changed)
@@ -290,4 +291,4 @@ def test_no_changed_header_byte_raises_anything_else(checkpoint):
             checkpoint.tensor_file()
         except CheckpointError:
             refusals += 1
-    assert refusals > 0.9 * end
+    assert refusals > 0.9 * len(positions)

@@ -57,14 +57,15 @@ def test_the_stream_of_any_ids_joins_to_their_decoding(ids):
 def test_a_character_of_several_tokens_appears_with_its_last_one():
     ids = TOKENIZER.encode("x🦖y", add_bos=False)
     pieces = streamed(ids)
-    assert len(ids) == 6  # the lizard is not in the vocabulary: one token per byte
-    assert pieces == ["x", "", "", "", "🦖", "y", ""]
+    parts = len(ids) - 2
+    assert parts > 1  # the lizard is not in the vocabulary
+    assert pieces == ["x", *[""] * (parts - 1), "🦖", "y", ""]
 
 
 def test_half_a_character_at_the_end_is_given_up_only_by_flush():
     ids = TOKENIZER.encode("x🦖", add_bos=False)[:-1]
     pieces = streamed(ids)
-    assert pieces[:-1] == ["x", "", "", ""]
+    assert pieces[:-1] == ["x", *[""] * (len(ids) - 1)]
     assert pieces[-1] == TOKENIZER.decode(ids)[1:]
     assert set(pieces[-1]) == {"\ufffd"}
 
@@ -115,7 +116,7 @@ def test_rejects_text_that_is_no_unicode():
 
 
 def test_rejects_a_missing_file(tmp_path):
-    with pytest.raises(CheckpointError, match="has no tokenizer.json"):
+    with pytest.raises(CheckpointError, match=r"has no tokenizer\.json"):
         Tokenizer.from_folder(tmp_path)
 
 

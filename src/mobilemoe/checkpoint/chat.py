@@ -94,7 +94,7 @@ def _read_settings(path: Path) -> Mapping[str, Any]:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
     if not isinstance(settings, dict):
         raise CheckpointError(f"{path}: is not a JSON object")

@@ -126,6 +126,7 @@ class Chain:
             finished = {stage: part["tok_s"] for stage, part in done.items()}
             plan = remaining_tokens(self._seconds_left(), speed["tok_s"], finished)
             plan |= {stage: part["tokens"] for stage, part in done.items()}
+            plan["control"] = plan["qat"]  # the comparison needs the same tokens
         plan[name] = parts.get(f"tokens-{name}", lambda: {"tokens": plan[name]})["tokens"]
         self.watch(Scheduled({stage: plan[stage] for stage in STAGES}))
         return int(plan[name])
