@@ -18,7 +18,8 @@ TEXTS = [
 VOCAB_SIZE = 330
 BACKEND = train_tokenizer(TEXTS, VOCAB_SIZE)
 TOKENIZER = Tokenizer(BACKEND)
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+CHARACTERS = st.characters(exclude_categories=["Cs"])
+TEXT = st.text(CHARACTERS, max_size=40).filter(lambda text: "<|" not in text)  # no special tokens
 IDS = st.lists(st.integers(0, VOCAB_SIZE - 1), max_size=40)
 BOS = 0
 

@@ -179,3 +179,16 @@ def test_a_machine_that_slows_down_trains_less() -> None:
 def test_no_time_left_is_still_a_plan() -> None:
     assert set(remaining_tokens(0, dict.fromkeys(SHARES, 1000.0), {}).values()) == {0}
     assert sum(stage_tokens(10**6).values()) == 10**6
+
+
+@pytest.mark.parametrize(("package", "extra"), [("torch", "train"), ("matplotlib", "plots")])
+def test_a_base_install_says_what_is_missing(package: str, extra: str, tmp_path: Path) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None; from mobilemoe.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "demo"], cwd=tmp_path, text=True, capture_output=True
+    )
+    assert done.returncode == 1
+    assert f"error: `mobilemoe demo` needs {package}" in done.stderr
+    assert f'hint: pip install "mobilemoe[{extra}]"' in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -107,6 +107,6 @@ def test_the_reading_names_layer_domains_and_numbers():
     shares = {"code": np.array([same, split_a]), "math": np.array([same, split_b])}
     sentence = reading(shares)
     assert "tells 50% of" in sentence
-    assert "most in layer 2: 100%" in sentence
+    assert "most in layer 1: 100%" in sentence
     assert "of 4 experts" in sentence
     assert "code 3, math 3" in sentence

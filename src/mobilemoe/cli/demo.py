@@ -6,12 +6,14 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mobilemoe.cli.output import JsonOption, print_json
+from mobilemoe.errors import MobileMoEError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -36,6 +38,7 @@ def demo(
 
     Ctrl-C stops after the current step and saves; the same command goes on from there.
     """
+    require_extras()
     from mobilemoe.cli.demo_view import DemoView
     from mobilemoe.demo.chain import Chain
     from mobilemoe.demo.events import Stopped
@@ -52,6 +55,20 @@ def demo(
         print_json(report)
     else:
         view.summary(report, out)
+
+
+def require_extras() -> None:
+    """Check that the optional packages of the job are installed.
+
+    Raises:
+        MobileMoEError: naming the first one that is missing and how to get it.
+    """
+    for package, extra in (("torch", "train"), ("matplotlib", "plots")):
+        if find_spec(package) is None:
+            raise MobileMoEError(
+                f"`mobilemoe demo` needs {package}, which is not installed",
+                hint=f'pip install "mobilemoe[{extra}]", or use `make demo`',
+            )
 
 
 @contextmanager

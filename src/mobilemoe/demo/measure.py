@@ -39,8 +39,8 @@ NAMES = {
 }
 SAMPLE_PROMPTS = (
     ("completion", "def fibonacci("),
-    ("chat", "What does os.path.join do?"),
-    ("chat", "Solve with steps: 47 + 36"),
+    ("chat", "What does the function `os.path.join` do?"),
+    ("chat", "Compute 47 + 36. Show your steps."),
 )
 Progress = Callable[[int, int], None]
 

@@ -58,6 +58,6 @@ def reading(share_LE: Mapping[str, Float64]) -> str:
     experts = next(iter(share_LE.values())).shape[1]
     return (
         f"The chosen expert tells {information_L.mean():.0%} of what there is to know about the "
-        f"domain (most in layer {layer + 1}: {information_L[layer]:.0%}); of {experts} experts "
+        f"domain (most in layer {layer}: {information_L[layer]:.0%}); of {experts} experts "
         f"the domains effectively use {used}; {widest} the widest set."
     )

@@ -52,7 +52,11 @@ class Worker:
             text=True,
         )
         self._path = path
-        self.ready = self.ask(asdict(workload))
+        try:
+            self.ready = self.ask(asdict(workload))
+        except BaseException:
+            self.close()
+            raise
 
     def ask(self, request: dict[str, Any] | str) -> dict[str, Any]:
         """Send one JSON line and return the JSON line that answers it."""
