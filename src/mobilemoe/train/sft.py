@@ -8,7 +8,7 @@ BATCH, CONTEXT = 4, 512
 
 
 def sft(tokens: int) -> Stage:
-    """Return the stage for about `tokens` tokens; a tenth replays plain text (our choice)."""
+    """Return the stage for about `tokens` tokens; a fifth replays plain text (our choice)."""
     return Stage(
         name="sft",
         purpose="answer in turns: explain, finish a function, solve with steps",
@@ -16,8 +16,8 @@ def sft(tokens: int) -> Stage:
         steps=steps_for(tokens, BATCH, CONTEXT),
         batch_size=BATCH,
         context=CONTEXT,
-        mixture={"instruct": 0.9, "code": 0.04, "knowledge": 0.03, "math": 0.03},
-        peak_lr=1e-3,
+        mixture={"instruct": 0.8, "code": 0.08, "knowledge": 0.06, "math": 0.06},
+        peak_lr=8e-4,
         schedule="cosine",
         capacity_factor=None,
     )
