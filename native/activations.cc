@@ -22,7 +22,7 @@ ActivationBuffer::ActivationBuffer(ActivationFormat format, int64_t tokens, int6
 
 Activations ActivationBuffer::prepare(ThreadPool& pool, const Kernels& kernels, const float* x_TI,
                                       int64_t tokens, int64_t width) {
-  Activations out{format_, x_TI, {}, terms_ * tokens, width};
+  Activations out{format_, x_TI, {}, terms_ * tokens};
   if (format_ == ActivationFormat::kFp32) return out;
   pool.for_tokens(tokens, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {

@@ -16,7 +16,6 @@ struct Activations {
   const float* x_TI = nullptr;
   QuantizedRows quantized;  // filled for kInt8 only
   int64_t tokens = 0;
-  int64_t width = 0;
 };
 
 // Room for the quantised form of up to `tokens` rows of up to `width` floats.

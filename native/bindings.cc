@@ -4,8 +4,6 @@
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 
-#include <algorithm>
-
 #include "bindings.h"
 #include "engine.h"
 #include "errors.h"
@@ -64,10 +62,10 @@ void poll_signals() {
 
 nb::object append(Session& session, const Ids& array) {
   const std::vector<int32_t> ids = copy_ids(array);
-  std::vector<float> logits(static_cast<size_t>(session.model().config().vocab_size));
+  std::vector<float> logits;
   {
     const nb::gil_scoped_release release;
-    session.append(ids, logits.data(), poll_signals);
+    session.append(ids, logits, poll_signals);
   }
   return to_numpy(std::move(logits), {session.model().config().vocab_size});
 }
@@ -75,15 +73,12 @@ nb::object append(Session& session, const Ids& array) {
 nb::object append_all(Session& session, const Ids& array) {
   const std::vector<int32_t> ids = copy_ids(array);
   const auto tokens = static_cast<int64_t>(ids.size());
-  const int64_t vocabulary = session.model().config().vocab_size;
-  // Too many ids are refused before the logits are allocated for them.
-  const int64_t room = std::min(tokens, session.context());
-  std::vector<float> logits(static_cast<size_t>(room * vocabulary));
+  std::vector<float> logits;
   {
     const nb::gil_scoped_release release;
-    session.append_all(ids, logits.data(), poll_signals);
+    session.append_all(ids, logits, poll_signals);
   }
-  return to_numpy(std::move(logits), {tokens, vocabulary});
+  return to_numpy(std::move(logits), {tokens, session.model().config().vocab_size});
 }
 
 nb::object routing(const Session& session) {

@@ -52,6 +52,10 @@ void check_layers(const Config& config) {
     require(K >= 1 && K <= E, "num_experts_per_tok", K, "1 to num_local_experts");
     require(config.intermediate_size > 0, "intermediate_size", config.intermediate_size,
             "a positive width in an MoE model");
+    // Without a layer that routes, no tensor of the file would bound E, K and F.
+    require(config.interleave_moe_layer_step <= config.num_hidden_layers,
+            "interleave_moe_layer_step", config.interleave_moe_layer_step,
+            "1 to num_hidden_layers in an MoE model");
   }
   const bool has_dense_layer = E == 0 || config.interleave_moe_layer_step > 1;
   require(!has_dense_layer || config.intermediate_size_mlp > 0, "intermediate_size_mlp",

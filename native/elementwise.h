@@ -6,8 +6,7 @@
 
 namespace mobilemoe {
 
-// e^x to within 2 units in the last place: 0 below -87.3, e^88.3 above 88.3, NaN for
-// NaN.
+// e^x to within 2 units in the last place: 0 below -87.3, e^88.3 above 88.3, NaN for NaN.
 float exp_fp32(float x);
 
 // out = x / sqrt(mean(x^2) + eps) * weight; no weight when it is null. `out` may be `x`.

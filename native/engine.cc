@@ -1,6 +1,7 @@
 #include "engine.h"
 
 #include <algorithm>
+#include <system_error>
 
 #include "elementwise.h"
 #include "errors.h"
@@ -18,6 +19,20 @@ int64_t checked_context(const Config& config, int64_t context) {
                           " (max_position_embeddings)");
   }
   return context;
+}
+
+std::unique_ptr<ThreadPool> start_pool(int threads) {
+  if (threads < 1 || threads > kMaxThreads) {
+    throw InvalidArgument("threads is " + std::to_string(threads) + "; allowed: 1 to " +
+                          std::to_string(kMaxThreads));
+  }
+  try {
+    return std::make_unique<ThreadPool>(threads);
+  } catch (const std::system_error& error) {
+    throw InvalidArgument("threads is " + std::to_string(threads) +
+                          "; this system starts no more of them: " + error.code().message() +
+                          "\nhint: choose fewer threads");
+  }
 }
 
 const Config& checked_config(const Config& config) {
@@ -42,13 +57,8 @@ Model::Model(const std::string& path, const Config& config, int threads, const s
     : config_(checked_config(config)),
       kernels_(choose_kernels(kernel)),
       file_(path),
-      weights_(read_model_weights(file_, config_)) {
-  if (threads < 1 || threads > kMaxThreads) {
-    throw InvalidArgument("threads is " + std::to_string(threads) + "; allowed: 1 to " +
-                          std::to_string(kMaxThreads));
-  }
-  pool_ = std::make_unique<ThreadPool>(threads);
-}
+      weights_(read_model_weights(file_, config_)),
+      pool_(start_pool(threads)) {}
 
 Session::Session(std::shared_ptr<const Model> model, int64_t context, ActivationFormat format)
     : model_(std::move(model)),
@@ -61,22 +71,37 @@ Session::Session(std::shared_ptr<const Model> model, int64_t context, Activation
       x_TD_(static_cast<size_t>(chunk_ * model_->config().hidden_size)),
       h_TD_(x_TD_.size()) {}
 
-void Session::append(std::span<const int32_t> ids, float* logits_V, const Poll& poll) {
+void Session::append(std::span<const int32_t> ids, std::vector<float>& logits_V,
+                     const Poll& poll) {
   append_checked(ids, logits_V, false, poll);
 }
 
-void Session::append_all(std::span<const int32_t> ids, float* logits_TV, const Poll& poll) {
+void Session::append_all(std::span<const int32_t> ids, std::vector<float>& logits_TV,
+                         const Poll& poll) {
   append_checked(ids, logits_TV, true, poll);
 }
 
-void Session::append_checked(std::span<const int32_t> ids, float* logits, bool all,
+// In a forked process the workers are missing, and whoever held the mutex may be missing too.
+std::unique_lock<std::mutex> Session::lock() const {
+  if (!model_->pool().usable()) {
+    throw InvalidArgument("this process was forked after the model was loaded; threads is " +
+                          std::to_string(model_->pool().threads()) +
+                          "; allowed after a fork: 1\n"
+                          "hint: load the model in the forked process, or with threads=1");
+  }
+  return std::unique_lock(model_->pool().mutex());
+}
+
+void Session::append_checked(std::span<const int32_t> ids, std::vector<float>& logits, bool all,
                              const Poll& poll) {
-  const std::lock_guard lock(model_->pool().mutex());
+  const auto guard = lock();
   check_ids(ids);
   model_->file().check_not_truncated();
+  const size_t rows = all ? ids.size() : 1;
+  logits.resize(rows * static_cast<size_t>(model_->config().vocab_size));
   const int64_t before = position_;
   try {
-    append_chunks(ids, logits, all, poll);
+    append_chunks(ids, logits.data(), all, poll);
   } catch (...) {
     position_ = before;  // what lies behind it in the cache is never read
     throw;
@@ -161,7 +186,7 @@ void Session::head(int64_t first, int64_t tokens, float* logits_TV) {
 }
 
 void Session::rewind(int64_t position) {
-  const std::lock_guard lock(model_->pool().mutex());
+  const auto guard = lock();
   if (position < 0 || position > position_) {
     throw InvalidArgument("position is " + std::to_string(position) + "; allowed: 0 to " +
                           std::to_string(position_));
@@ -170,7 +195,7 @@ void Session::rewind(int64_t position) {
 }
 
 std::vector<int32_t> Session::routing() const {
-  const std::lock_guard lock(model_->pool().mutex());
+  const auto guard = lock();
   std::vector<int32_t> flat;
   for (const std::vector<int32_t>& layer : routing_) {
     flat.insert(flat.end(), layer.begin(), layer.end());

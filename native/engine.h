@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -49,12 +50,13 @@ class Session {
   // Called now and then during a long append; may throw to end it.
   using Poll = std::function<void()>;
 
-  // Appends T >= 1 ids and writes logits [V] of the last one. The position stays when it
+  // Appends T >= 1 ids and fills logits [V] of the last one. The position stays when it
   // throws: InvalidArgument for an id outside the vocabulary, no ids or too many for the
-  // context, or what `poll` throws.
-  void append(std::span<const int32_t> ids, float* logits_V, const Poll& poll);
+  // context, or what `poll` throws. Every member that locks throws InvalidArgument in a
+  // process forked after the model was loaded with more than one thread.
+  void append(std::span<const int32_t> ids, std::vector<float>& logits_V, const Poll& poll);
   // The same, with logits [T, V] of all.
-  void append_all(std::span<const int32_t> ids, float* logits_TV, const Poll& poll);
+  void append_all(std::span<const int32_t> ids, std::vector<float>& logits_TV, const Poll& poll);
   // Forgets every token from `position` on; throws InvalidArgument beyond the current one.
   void rewind(int64_t position);
 
@@ -65,8 +67,10 @@ class Session {
   std::vector<int32_t> routing() const;
 
  private:
+  std::unique_lock<std::mutex> lock() const;
   void check_ids(std::span<const int32_t> ids) const;
-  void append_checked(std::span<const int32_t> ids, float* logits, bool all, const Poll& poll);
+  void append_checked(std::span<const int32_t> ids, std::vector<float>& logits, bool all,
+                      const Poll& poll);
   void append_chunks(std::span<const int32_t> ids, float* logits, bool all, const Poll& poll);
   void forward(std::span<const int32_t> ids);
   void normalise(const std::vector<float>& weight_D, int64_t first, int64_t tokens);

@@ -1,5 +1,9 @@
 #include "thread_pool.h"
 
+#include <unistd.h>
+
+#include <utility>
+
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
 #endif
@@ -29,7 +33,7 @@ void wait_while_equal(const std::atomic<T>& value, T old) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) : threads_(threads) {
+ThreadPool::ThreadPool(int threads) : threads_(threads), owner_(::getpid()) {
   try {
     for (int thread = 1; thread < threads; ++thread) {
       workers_.emplace_back([this, thread] { work(thread); });
@@ -42,7 +46,14 @@ ThreadPool::ThreadPool(int threads) : threads_(threads) {
 
 ThreadPool::~ThreadPool() { stop(); }
 
+bool ThreadPool::usable() const { return workers_.empty() || owner_ == ::getpid(); }
+
 void ThreadPool::stop() {
+  if (!usable()) {
+    // Handles of threads that this process never had can be neither joined nor destroyed.
+    static_cast<void>(new std::vector<std::thread>(std::move(workers_)));
+    return;
+  }
   stopping_ = true;
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();

@@ -1,9 +1,10 @@
 // Persistent worker threads that split an index range in a fixed way.
 #pragma once
 
+#include <sys/types.h>
+
 #include <atomic>
 #include <cstdint>
-#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -19,6 +20,8 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int threads() const { return threads_; }
+  // False in a process that was forked after the pool was made: its workers stayed behind.
+  bool usable() const;
 
   // Calls `body(begin, end, thread)` once per thread, over consecutive shares of [0, count);
   // empty shares are skipped. Returns when all are done. `body` must not throw, and one
@@ -51,6 +54,7 @@ class ThreadPool {
   void stop();
 
   const int threads_;
+  const pid_t owner_;
   std::mutex mutex_;
   std::vector<std::thread> workers_;
   Entry entry_ = nullptr;

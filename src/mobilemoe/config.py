@@ -18,6 +18,7 @@ KvFormat = Literal["int8", "fp16", "bf16", "fp32"]
 KV_BYTES: Mapping[KvFormat, int] = {"int8": 1, "fp16": 2, "bf16": 2, "fp32": 4}
 
 MODEL_TYPE = "mobilemoe"
+MAX_LAYERS = 1024  # far above any model; keeps a damaged config.json from filling the memory
 
 # Keys of config.json that must have exactly this value: another one is another model.
 FIXED_KEYS: Mapping[str, Any] = {
@@ -166,6 +167,10 @@ def _check_config(config: ModelConfig) -> None:
     for name in ("hidden_size", "intermediate_size", "intermediate_size_mlp"):
         value = getattr(config, name)
         _require(value % GROUP_SIZE == 0, name, value, f"a multiple of {GROUP_SIZE} (INT4 groups)")
+    width, layers = H * config.head_dim, config.num_hidden_layers
+    allowed = f"num_attention_heads x head_dim a multiple of {GROUP_SIZE} (INT4 groups)"
+    _require(width % GROUP_SIZE == 0, "head_dim", config.head_dim, allowed)
+    _require(layers <= MAX_LAYERS, "num_hidden_layers", layers, f"1 to {MAX_LAYERS}")
     original, factor = config.rope_original_max_position_embeddings, config.rope_scaling_factor
     unscaled = factor != 1 or original == 8192
     _require(unscaled, "rope_original_max_position_embeddings", original, "8192 if unscaled")

@@ -64,6 +64,7 @@ def test_a_shifted_header_gives_the_same_weights(checkpoint):
         checkpoint.weights_path.write_bytes(join(header, data))
         after = [values for _, values in checkpoint.read_weights()]
         assert all(np.array_equal(a, b) for a, b in zip(after, before, strict=True))
+        assert checkpoint.tensor_file().read(ROUTER).flags.aligned
 
 
 def test_a_missing_file(checkpoint):
@@ -234,6 +235,14 @@ def test_an_overlap(checkpoint):
     header, _ = split(checkpoint.weights_path.read_bytes())
     twin = header["model.layers.0.self_attn.k_proj.qweight"]["data_offsets"]
     damage(checkpoint, set_entry("model.layers.0.self_attn.v_proj.qweight", data_offsets=twin))
+    refused(checkpoint, "starts at byte", "expected")
+
+
+def test_an_overlap_that_leaves_no_gap(checkpoint):
+    header, data = split(checkpoint.weights_path.read_bytes())
+    assert header[NORM]["data_offsets"] == [len(data) - 64, len(data)]
+    header[NORM]["data_offsets"] = [0, 64]  # within the embedding; its own bytes are gone
+    checkpoint.weights_path.write_bytes(join(header, data[:-64]))
     refused(checkpoint, "starts at byte", "expected")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from checkpoint_support import CONFIGS, DATA, SMALLEST, folder_bytes, random_wei
 from safetensors.torch import load_file
 
 from mobilemoe.checkpoint import open_checkpoint, write_checkpoint
-from mobilemoe.errors import MobileMoEError
+from mobilemoe.config import ModelConfig
+from mobilemoe.errors import CheckpointError, MobileMoEError
 from mobilemoe.quant import dequantize, pack, quantize, round_bf16
 from mobilemoe.weights import QUANTIZED_KINDS
 
@@ -216,3 +218,15 @@ def test_a_killed_writer_leaves_the_old_checkpoint(tmp_path):
     assert folder_bytes(tmp_path / "model") == before
     write_random(tmp_path / "model", seed=NEW)  # what the dead writer left is not in the way
     assert folder_bytes(tmp_path / "model") != before
+
+
+def test_a_folder_of_other_files_is_never_replaced(tmp_path: Path) -> None:
+    config = ModelConfig.preset("nano")
+    (tmp_path / "thesis.txt").write_text("years of work")
+
+    def never(name: str) -> np.ndarray:
+        raise AssertionError(name)
+
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        write_checkpoint(tmp_path, config, "bf16", never)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"

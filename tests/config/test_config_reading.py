@@ -50,7 +50,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
         num_hidden_layers=draw(st.integers(1, 64)),
         num_attention_heads=groups * draw(st.integers(1, 8)),
         num_key_value_heads=groups,
-        head_dim=2 * draw(st.integers(1, 128)),
+        head_dim=32 * draw(st.integers(1, 8)),
         num_local_experts=experts,
         num_experts_per_tok=0 if dense else draw(st.integers(1, experts)),
         interleave_moe_layer_step=step,
@@ -177,3 +177,16 @@ def test_rejects_a_bad_shape(changes: dict[str, Any], named: str) -> None:
 def test_a_mixture_without_a_shared_expert_is_a_model() -> None:
     config = replace(NANO, intermediate_size_mlp=0)
     assert not any("shared_expert" in weight.name for weight in config.weights())
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("head_dim", {"head_dim": 8, "num_attention_heads": 1, "num_key_value_heads": 1}),
+        ("num_hidden_layers", {"num_hidden_layers": 2**31 - 1}),
+    ],
+)
+def test_shapes_that_no_file_can_hold_are_refused(field: str, values: dict[str, int]) -> None:
+    released = ModelConfig.preset("S").to_dict()
+    with pytest.raises(MobileMoEError, match=field):
+        ModelConfig.from_dict(released | values)

@@ -118,6 +118,7 @@ def test_stop_string_ends_and_is_not_shown(text_model):
     [
         ([], {}, "prompt is"),
         ("", {}, "prompt is ''"),
+        (b"hi", {}, "prompt is b'hi'; allowed: text or token ids"),
         ([1] * 65, {}, "prompt has 65 tokens; allowed: at most the context, 64"),
         (PROMPT, {"max_new_tokens": -1}, "max_new_tokens is -1"),
         (PROMPT, {"max_new_tokens": 1.5}, "max_new_tokens is 1.5"),

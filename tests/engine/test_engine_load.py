@@ -64,6 +64,13 @@ def test_heads_that_fill_no_int4_group_are_refused(tmp_path):
         load(folder, threads=1)
 
 
+def test_a_moe_model_in_which_no_layer_routes_is_refused(tmp_path):
+    """No tensor would bound the sizes of its experts, but scratch memory would follow them."""
+    write_random(tmp_path / "model", replace(SMALL, interleave_moe_layer_step=4))
+    with pytest.raises(MobileMoEError, match="interleave_moe_layer_step is 4; allowed: 1 to num_"):
+        load(tmp_path / "model", threads=1)
+
+
 def test_a_config_of_another_model_is_refused(tmp_path):
     write_random(tmp_path / "model", SMALL)
     path = tmp_path / "model" / "config.json"

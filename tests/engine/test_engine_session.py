@@ -33,11 +33,11 @@ def test_rewind_forgets_exactly_what_came_after(model):
     assert np.array_equal(session.append([10]), model.logits([7, 8, 9, 10])[-1])
 
 
-@pytest.mark.parametrize("position", [-1, 4])
+@pytest.mark.parametrize("position", [-1, 4, 1.5, "2", True])
 def test_rewind_refuses_other_positions(model, position):
     session = model.session()
     session.append([1, 2, 3])
-    with pytest.raises(MobileMoEError, match=rf"position is {position}; allowed: 0 to 3"):
+    with pytest.raises(MobileMoEError, match=rf"position is {position!r}; allowed: 0 to 3"):
         session.rewind(position)
 
 
@@ -50,6 +50,7 @@ def test_rewind_refuses_other_positions(model, position):
         ([2**40], "token id is"),
         ([0.5], "ids is"),
         ([[1]], "ids is"),
+        ([[1], [1, 2]], "ids is"),
         ([True], "ids is"),
         ([1] * 17, "17 tokens; allowed: at most 14"),
     ],

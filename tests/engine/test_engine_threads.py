@@ -46,5 +46,11 @@ def test_version_1_cgroups(tmp_path, many_cpus):
     assert default_threads(tmp_path) == 12
 
 
+def test_a_cgroup_name_outside_utf8_is_no_obstacle(tmp_path, many_cpus):
+    write(tmp_path, "proc/self/cgroup", "0::/")
+    (tmp_path / "proc/self/cgroup").write_bytes(b"0::/caf\xe9\n")
+    assert default_threads(tmp_path) == 12
+
+
 def test_this_machine():
     assert 1 <= default_threads() <= (os.cpu_count() or 1)

@@ -184,3 +184,11 @@ def test_a_preset_is_built_with_the_parameters_it_counts():
     with torch.device("meta"):
         model = MobileMoE(config)
     assert sum(tensor.numel() for tensor in model.state_dict().values()) == config.total_params
+
+
+@pytest.mark.parametrize("tokens", [0, 17])
+def test_no_tokens_and_too_many_are_refused(tokens: int) -> None:
+    config = replace(ModelConfig.preset("nano"), max_position_embeddings=16, num_hidden_layers=1)
+    ids = torch.zeros(1, tokens, dtype=torch.long)
+    with pytest.raises(MobileMoEError, match="allowed: 1 to 16 tokens"):
+        MobileMoE(config)(ids)

@@ -92,6 +92,11 @@ def write_checkpoint(
     values = config.to_dict()
     if weight_format == "int4":
         values["quantization"] = QUANTIZATION_BLOCK
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").exists():
+        raise CheckpointError(
+            f"{folder} holds files and is no checkpoint; it would be replaced as a whole",
+            hint="give a new folder, or one that holds a checkpoint",
+        )
     with atomic_folder(folder) as temporary:
         layout = file_layout(config, weight_format)
         tensors = _encode_all(config, weight_format, read)

@@ -65,7 +65,7 @@ class Tokenizer:
 
 @dataclass
 class TextStream:
-    """Incremental decoding: never half a character, linear in time."""
+    """Incremental decoding: never half a character."""
 
     backend: Backend
     _decoder: DecodeStream = field(init=False)

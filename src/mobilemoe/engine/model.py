@@ -160,7 +160,8 @@ class Model:
 
     def _encode(self, prompt: str | Sequence[int]) -> list[int]:
         hint = "a prompt needs at least one token"
-        require(len(prompt) > 0, "prompt", prompt, "text or token ids", hint)
+        valid = not isinstance(prompt, bytes | bytearray) and len(prompt) > 0
+        require(valid, "prompt", prompt, "text or token ids", hint)
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         bos = self.config.bos_token_id
         if isinstance(prompt, str) and ids[:2] == [bos, bos]:
@@ -189,7 +190,17 @@ def _check_arguments(
     require(kernel in KERNELS, "kernel", kernel, ", ".join(KERNELS), "auto picks the best one")
 
 
+def _check_path(path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise CheckpointError(
+            f"{path!r}: the path is not UTF-8", hint="rename the folder; the engine needs UTF-8"
+        ) from error
+
+
 def _check_runnable(checkpoint: Checkpoint) -> None:
+    _check_path(str(checkpoint.weights_path))
     if checkpoint.weight_format != "int4":
         raise CheckpointError(
             f"{checkpoint.folder}: weights are {checkpoint.weight_format}; the engine runs int4",

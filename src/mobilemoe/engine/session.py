@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from mobilemoe.engine.checks import require
+from mobilemoe.engine.checks import is_integer, require
 from mobilemoe.engine.native import native_errors, native_module
 
 if TYPE_CHECKING:
@@ -58,13 +58,15 @@ class Session:
         """
         allowed = f"0 to {self.position}"
         hint = "a session can only go back"
-        require(0 <= position <= self.position, "position", position, allowed, hint)
+        valid = is_integer(position) and 0 <= position <= self.position
+        require(valid, "position", position, allowed, hint)
         with native_errors():
             self._session.rewind(position)
 
     def routing(self) -> npt.NDArray[np.int32]:
         """Return the experts [L, T, K] chosen in the last append, best first."""
-        return self._session.routing()
+        with native_errors():
+            return self._session.routing()
 
     @property
     def position(self) -> int:
@@ -77,9 +79,12 @@ class Session:
         return self._session.context
 
     def _checked(self, ids: Ids) -> npt.NDArray[np.int32]:
-        ids_T = np.asarray(ids)
-        integral = ids_T.ndim == 1 and ids_T.size > 0 and ids_T.dtype.kind in "iu"
         hint = "encode text with the checkpoint's tokenizer"
+        try:
+            ids_T = np.asarray(ids)
+        except ValueError:  # rows of different lengths
+            ids_T = np.empty(0)
+        integral = ids_T.ndim == 1 and ids_T.size > 0 and ids_T.dtype.kind in "iu"
         require(integral, "ids", ids, "a non-empty sequence of integers", hint)
         outside_T = (ids_T < 0) | (ids_T >= self._vocab_size)
         if outside_T.any():

@@ -128,9 +128,10 @@ class MobileMoE(nn.Module):
         MoE layer, tokens flattened to [B T].
 
         Raises:
-            MobileMoEError: if an id is outside the vocabulary.
+            MobileMoEError: if an id is outside the vocabulary, there is none, or T is above
+                `max_position_embeddings`.
         """
-        _check_ids(ids_BT, self.config.vocab_size)
+        _check_ids(ids_BT, self.config)
         rope = rope_table(self.config, ids_BT.shape[1], ids_BT.device)
         x_BTD = self.model.embed_tokens(ids_BT)
         for layer in self.model.layers:
@@ -146,11 +147,17 @@ class MobileMoE(nn.Module):
         return weight
 
 
-def _check_ids(ids_BT: Tensor, vocab_size: int) -> None:
+def _check_ids(ids_BT: Tensor, config: ModelConfig) -> None:
+    tokens, limit = ids_BT.shape[-1], config.max_position_embeddings
+    if ids_BT.numel() == 0 or tokens > limit:
+        raise MobileMoEError(
+            f"ids have shape {list(ids_BT.shape)}; allowed: 1 to {limit} tokens per row",
+            hint="split the text, or use a model with more max_position_embeddings",
+        )
     low, high = (int(value) for value in ids_BT.aminmax())
-    if low < 0 or high >= vocab_size:
+    if low < 0 or high >= config.vocab_size:
         wrong = low if low < 0 else high
         raise MobileMoEError(
-            f"token id {wrong} is out of range; allowed: 0 to {vocab_size - 1}",
+            f"token id {wrong} is out of range; allowed: 0 to {config.vocab_size - 1}",
             hint="was the text encoded with this checkpoint's tokenizer?",
         )
