@@ -11,13 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from conftest import mobilemoe
+from command_line import mobilemoe
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
 
 
 def blocks(language: str) -> list[str]:

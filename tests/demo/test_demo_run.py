@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import mobilemoe as package
-from conftest import DEMO_TOKENS, mobilemoe
+from command_line import DEMO_TOKENS, mobilemoe
 from mobilemoe.checkpoint import open_checkpoint
 from mobilemoe.demo.chain import Chain
 from mobilemoe.demo.events import Advanced, Event, Finished, Stopped

@@ -183,6 +183,6 @@ def test_nan_weights_never_break_the_routing(folder):
 def test_unquantised_checkpoint_is_refused_with_a_hint(folder):
     with pytest.raises(CheckpointError, match="engine runs int4") as caught:
         load(DATA / "tiny-bf16")
-    assert "convert" in caught.value.hint
+    assert "INT4" in caught.value.hint
     bf16 = (DATA / "tiny-bf16" / "model.safetensors").read_bytes()
     refused(folder, bf16, "holds unquantised weights")

@@ -60,7 +60,7 @@ def test_heads_that_fill_no_int4_group_are_refused(tmp_path):
     write_random(folder, config)
     text = (folder / "config.json").read_text()
     (folder / "config.json").write_text(text.replace('"head_dim": 16', '"head_dim": 8'))
-    with pytest.raises(MobileMoEError, match=r"head_dim.* is 16; allowed: a multiple of 32"):
+    with pytest.raises(MobileMoEError, match=r"head_dim is 8; allowed: .* a multiple of 32"):
         load(folder, threads=1)
 
 
