@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <system_error>
+#include <utility>
 
 #include "elementwise.h"
 #include "errors.h"
@@ -11,6 +12,18 @@ namespace {
 
 constexpr int64_t kChunk = 256;  // bounds the scratch memory; never shows in the bits
 constexpr int kMaxThreads = 1024;
+
+// The model whose lock this thread holds while `poll` runs code that is not ours.
+thread_local const Model* polled_model = nullptr;
+
+void call_poll(const Model& model, const Session::Poll& poll) {
+  struct Restore {
+    const Model* before;
+    ~Restore() { polled_model = before; }
+  };
+  const Restore restore{std::exchange(polled_model, &model)};
+  poll();
+}
 
 int64_t checked_context(const Config& config, int64_t context) {
   if (context < 1 || context > config.max_position_embeddings) {
@@ -89,6 +102,11 @@ std::unique_lock<std::mutex> Session::lock() const {
                           "; allowed after a fork: 1\n"
                           "hint: load the model in the forked process, or with threads=1");
   }
+  if (polled_model == model_.get()) {
+    throw InvalidArgument("the model is called while it computes in the same thread; allowed: "
+                          "one call at a time\n"
+                          "hint: let a signal handler set a flag instead of calling the model");
+  }
   return std::unique_lock(model_->pool().mutex());
 }
 
@@ -100,21 +118,22 @@ void Session::append_checked(std::span<const int32_t> ids, std::vector<float>& l
   const size_t rows = all ? ids.size() : 1;
   logits.resize(rows * static_cast<size_t>(model_->config().vocab_size));
   const int64_t before = position_;
+  auto routing_before = std::exchange(routing_, {});
   try {
     append_chunks(ids, logits.data(), all, poll);
   } catch (...) {
     position_ = before;  // what lies behind it in the cache is never read
+    routing_ = std::move(routing_before);
     throw;
   }
 }
 
 void Session::append_chunks(std::span<const int32_t> ids, float* logits, bool all,
                             const Poll& poll) {
-  routing_.clear();
   for (size_t first = 0; first < ids.size(); first += static_cast<size_t>(chunk_)) {
     const size_t count = std::min(static_cast<size_t>(chunk_), ids.size() - first);
     const auto tokens = static_cast<int64_t>(count);
-    if (first > 0) poll();
+    if (first > 0) call_poll(*model_, poll);
     forward(ids.subspan(first, count));
     if (all) {
       head(0, tokens, logits + static_cast<int64_t>(first) * model_->config().vocab_size);

@@ -47,11 +47,12 @@ class Session {
   // Throws InvalidArgument for a context outside 1 to max_position_embeddings.
   Session(std::shared_ptr<const Model> model, int64_t context, ActivationFormat format);
 
-  // Called now and then during a long append; may throw to end it.
+  // Called now and then during a long append; may throw to end it, and must not call sessions
+  // of the same model (they throw InvalidArgument).
   using Poll = std::function<void()>;
 
-  // Appends T >= 1 ids and fills logits [V] of the last one. The position stays when it
-  // throws: InvalidArgument for an id outside the vocabulary, no ids or too many for the
+  // Appends T >= 1 ids and fills logits [V] of the last one. Position and routing stay when
+  // it throws: InvalidArgument for an id outside the vocabulary, no ids or too many for the
   // context, or what `poll` throws. Every member that locks throws InvalidArgument in a
   // process forked after the model was loaded with more than one thread.
   void append(std::span<const int32_t> ids, std::vector<float>& logits_V, const Poll& poll);

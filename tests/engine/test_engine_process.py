@@ -19,8 +19,9 @@ FOLDER = INT4_FOLDERS[0]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits and names as Linux has them")
 
 PRELUDE = """
-import os, resource, sys
+import os, resource, signal, sys
 from pathlib import Path
+import numpy as np
 from mobilemoe.engine import load
 from mobilemoe.errors import MobileMoEError
 
@@ -66,6 +67,68 @@ def test_a_forked_process_is_told_to_load_again(threads):
 
 def test_a_forked_process_can_go_on_with_one_thread():
     assert run(FORK, FOLDER, 1) == ["ndarray", "NoneType", "ndarray", "child 0 parent (512,)"]
+
+
+# A signal five milliseconds into an append that takes many more: it is seen at the next pause.
+ALARM = """
+model = load(sys.argv[1], threads=2)
+session, other = model.session(), model.session()
+session.append([1, 2, 3])
+ids = np.ones(3000, np.int32)
+
+def during_append(handle):
+    signal.signal(signal.SIGALRM, lambda _, frame: handle())
+    signal.setitimer(signal.ITIMER_REAL, 0.005)
+    try:
+        session.append(ids)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+"""
+
+
+@pytest.fixture(scope="module")
+def long_model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("long") / "model"
+    write_random(folder, replace(SMALL, max_position_embeddings=4096))
+    return folder
+
+
+def test_an_interrupted_append_leaves_the_session_as_it_was(long_model):
+    code = """
+class Interrupt(Exception): ...
+
+def handle():
+    raise Interrupt
+
+try:
+    during_append(handle)
+except Interrupt:
+    print(session.position, session.routing().shape)
+    print(np.array_equal(session.append([4]), model.logits([1, 2, 3, 4])[-1]))
+"""
+    assert run(ALARM + code, long_model) == ["3 (3, 3, 3)", "True"]
+
+
+def test_a_signal_handler_that_calls_the_model_gets_an_error_and_no_deadlock(long_model):
+    code = """
+messages = []
+
+def handle():
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for call in (lambda: other.append([1]), lambda: other.rewind(0), other.routing):
+        try:
+            call()
+        except MobileMoEError as error:
+            messages.append(error.message)
+
+while not messages:  # on a busy machine the signal may come too early
+    session.rewind(3)
+    during_append(handle)
+print(len(messages), *set(messages), session.position, sep="\\n")
+"""
+    refused, message, position = run(ALARM + code, long_model)
+    assert refused == "3" and position == "3003"
+    assert message.startswith("the model is called while it computes in the same thread")
 
 
 @linux

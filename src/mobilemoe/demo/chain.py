@@ -176,8 +176,9 @@ class Chain:
         asked = json.loads((self.folder / "run.json").read_text())
         parts = Parts(self.folder)
         names = ("design", "data", *STAGES, "export", "evaluate", "bench", "samples")
+        finished = {name: parts.read(name) or {} for name in names}
         report = compose_report(
-            {name: parts.read(name) or {} for name in names}, self.settings, asked["started"]
+            finished, self.settings, asked["started"], total_seconds=parts.seconds_spent()
         )
         write_report(self.folder, report)
         return report

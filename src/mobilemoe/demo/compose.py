@@ -64,7 +64,10 @@ def shape(name: str, config: ModelConfig) -> dict[str, Any]:
 
 
 def compose_report(
-    parts: Mapping[str, Mapping[str, Any]], settings: Settings, started: str
+    parts: Mapping[str, Mapping[str, Any]],
+    settings: Settings,
+    started: str,
+    total_seconds: float,
 ) -> dict[str, Any]:
     """Return the whole report of a finished run."""
     evaluate, speed = parts["evaluate"], parts["bench"]
@@ -76,7 +79,7 @@ def compose_report(
         "command": settings.command,
         "seed": settings.seed,
         "started": started,
-        "seconds": _seconds(parts),
+        "seconds": _seconds(parts) | {"total": total_seconds},
         "machine": machine,
         "versions": versions(PACKAGES),
         "design": {key: parts["design"][key] for key in design},
@@ -112,7 +115,7 @@ def warnings(parts: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _seconds(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     wall = {name: float(part["wall_seconds"]) for name, part in parts.items()}
     names = ("design", "data", *FOUR_STAGES, "evaluate", "bench")
-    return {name: wall[name] for name in names} | {"total": sum(wall.values())}
+    return {name: wall[name] for name in names}
 
 
 def _stage(part: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from mobilemoe.train import load_weights
 
 CONTEXT = 512
 PARITY_TOKENS = 200
-PROMPT_TOKENS, NEW_TOKENS, ROUNDS = 256, 64, 7
+PROMPT_TOKENS, NEW_TOKENS, ROUNDS = 256, 256, 9
 NAMES = {
     "sft-bf16": ("BF16", "after instruction tuning"),
     "sft-int4": ("PTQ INT4", "the same, rounded after training"),

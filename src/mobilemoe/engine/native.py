@@ -8,6 +8,8 @@ from types import ModuleType
 
 from mobilemoe.errors import CheckpointError, MobileMoEError
 
+_FILE_HINT = "see that the file can be read; if it can, fetch or write the checkpoint again"
+
 
 def native_module() -> ModuleType:
     """Return `mobilemoe.engine._native`.
@@ -33,7 +35,7 @@ def native_errors() -> Iterator[None]:
         yield
     except module.ModelFileError as error:
         message, hint = _split(error)
-        raise CheckpointError(message, hint=hint) from error
+        raise CheckpointError(message, hint=hint or _FILE_HINT) from error
     except ValueError as error:
         if isinstance(error, MobileMoEError):
             raise
