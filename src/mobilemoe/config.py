@@ -216,7 +216,9 @@ def _check_experts(config: ModelConfig) -> None:
         _require(1 <= K <= E, "num_experts_per_tok", K, f"1 to num_local_experts {E}")
         _require(F > 0, "intermediate_size", F, "a positive multiple of 32 in an MoE model")
     step, layers = config.interleave_moe_layer_step, config.num_hidden_layers
-    has_dense_layer = E == 0 or step > 1 or layers == 0
+    routes = E == 0 or step <= layers
+    _require(routes, "interleave_moe_layer_step", step, f"1 to num_hidden_layers {layers}")
+    has_dense_layer = E == 0 or step > 1
     width = config.intermediate_size_mlp
     if has_dense_layer:
         _require(width > 0, "intermediate_size_mlp", width, "a positive width for dense layers")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -66,7 +67,10 @@ def test_heads_that_fill_no_int4_group_are_refused(tmp_path):
 
 def test_a_moe_model_in_which_no_layer_routes_is_refused(tmp_path):
     """No tensor would bound the sizes of its experts, but scratch memory would follow them."""
-    write_random(tmp_path / "model", replace(SMALL, interleave_moe_layer_step=4))
+    write_random(tmp_path / "model", SMALL)
+    path = tmp_path / "model" / "config.json"
+    values = json.loads(path.read_text()) | {"interleave_moe_layer_step": 4}
+    path.write_text(json.dumps(values))
     with pytest.raises(MobileMoEError, match="interleave_moe_layer_step is 4; allowed: 1 to num_"):
         load(tmp_path / "model", threads=1)
 
