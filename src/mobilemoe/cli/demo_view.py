@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -65,7 +66,8 @@ class DemoView:
             case Finished(part, summary, resumed):
                 self._tokens_done[part] = self._tokens.get(part, 0)
                 text = summary + (" (done earlier)" if resumed else "")
-                self.console.print(f"[green]✓[/] {part:<11}", text, highlight=False)
+                line = f"[green]✓[/] {part:<11} {escape(text)}"
+                self.console.print(line, highlight=False, soft_wrap=True)
 
     def _advance(self, event: Advanced) -> None:
         note = self._note(event)
