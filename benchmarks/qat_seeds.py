@@ -100,6 +100,7 @@ def main() -> None:
         "date": time.strftime("%Y-%m-%d"),
         "seconds": time.time() - started,
         "tokens": arguments.tokens,
+        "peak_lr": qat(arguments.tokens).peak_lr,
         "corpus_sha256": dataset.sha256,
         "rows": rows,
     }

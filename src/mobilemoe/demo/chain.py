@@ -146,7 +146,7 @@ class Chain:
             folder=self._stage_folder(name),
             start=self._stage_folder(start) if start else None,
             seed=self.settings.seed,
-            heldout_tokens=self.settings.heldout_tokens // 2,
+            heldout_tokens=self.settings.heldout_tokens // 3,
         )
         return run_stage(run, self.config, self.dataset, self.watch, self.stopping)
 

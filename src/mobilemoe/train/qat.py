@@ -19,7 +19,7 @@ def qat(tokens: int) -> Stage:
         batch_size=BATCH,
         context=CONTEXT,
         mixture={"instruct": 0.5, "code": 0.2, "knowledge": 0.15, "math": 0.15},
-        peak_lr=5e-4,
+        peak_lr=2e-4,
         schedule="cosine",
         capacity_factor=None,
         fake_quant=True,
