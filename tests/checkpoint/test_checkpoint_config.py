@@ -23,7 +23,7 @@ def change(folder, **values) -> None:
     path.write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
 
 
-def refused(folder, *words: str) -> None:
+def check_refused(folder, *words: str) -> None:
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(folder)
     for word in (str(folder), *words):
@@ -35,20 +35,22 @@ def test_a_path_may_be_text(folder):
 
 
 def test_a_missing_folder(tmp_path):
-    refused(tmp_path / "nowhere", "no checkpoint folder at", "hint: give a folder with config.json")
+    check_refused(
+        tmp_path / "nowhere", "no checkpoint folder at", "hint: give a folder with config.json"
+    )
 
 
 def test_a_file_in_place_of_the_folder(folder):
-    refused(folder / "config.json", "no checkpoint folder at")
+    check_refused(folder / "config.json", "no checkpoint folder at")
 
 
 def test_an_empty_folder(tmp_path):
-    refused(tmp_path, "has no config.json")
+    check_refused(tmp_path, "has no config.json")
 
 
 def test_config_json_is_a_folder(tmp_path):
     (tmp_path / "config.json").mkdir()
-    refused(tmp_path, "cannot read", "config.json")
+    check_refused(tmp_path, "cannot read", "config.json")
 
 
 @pytest.mark.parametrize(
@@ -56,30 +58,30 @@ def test_config_json_is_a_folder(tmp_path):
 )
 def test_config_json_that_is_no_json(folder, text):
     (folder / "config.json").write_bytes(text)
-    refused(folder, "cannot read", "config.json")
+    check_refused(folder, "cannot read", "config.json")
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "3", '"mobilemoe"'])
 def test_config_json_that_is_no_object(folder, text):
     (folder / "config.json").write_text(text)
-    refused(folder, "is not a JSON object")
+    check_refused(folder, "is not a JSON object")
 
 
 @pytest.mark.parametrize("value", ["llama", "MobileMoE", 3, None])
 def test_another_model_type(folder, value):
     change(folder, model_type=value)
-    refused(folder, f"model_type is {value!r}; allowed: 'mobilemoe'")
+    check_refused(folder, f"model_type is {value!r}; allowed: 'mobilemoe'")
 
 
 def test_an_unknown_key_is_named(folder):
     change(folder, sliding_window=512)
-    refused(folder, "unknown key 'sliding_window'", "hint:")
+    check_refused(folder, "unknown key 'sliding_window'", "hint:")
 
 
 @pytest.mark.parametrize("key", ["vocab_size", "hidden_size", "num_local_experts", "head_dim"])
 def test_a_missing_key_is_named(folder, key):
     change(folder, **{key: None})
-    refused(folder, f"missing key {key!r}")
+    check_refused(folder, f"missing key {key!r}")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def test_a_missing_key_is_named(folder, key):
 )
 def test_values_that_make_another_model(folder, key, value):
     change(folder, **{key: value})
-    refused(folder, key)
+    check_refused(folder, key)
 
 
 @pytest.mark.parametrize(
@@ -123,20 +125,20 @@ def test_values_that_make_another_model(folder, key, value):
 def test_another_quantisation(folder, block):
     released = json.loads((folder / "config.json").read_text())["quantization"]
     change(folder, quantization=released | block)
-    refused(folder, "quantization is", "allowed:")
+    check_refused(folder, "quantization is", "allowed:")
 
 
 @pytest.mark.parametrize("block", [{}, [], "int4", 4, False])
 def test_a_quantisation_block_of_another_kind(folder, block):
     change(folder, quantization=block)
-    refused(folder, "quantization is")
+    check_refused(folder, "quantization is")
 
 
 def test_an_incomplete_quantisation_block(folder):
     released = json.loads((folder / "config.json").read_text())["quantization"]
     for key in released:
         change(folder, quantization={k: v for k, v in released.items() if k != key})
-        refused(folder, "quantization is")
+        check_refused(folder, "quantization is")
 
 
 def test_weights_are_checked_when_they_are_opened_not_before(folder):

@@ -23,7 +23,7 @@ def checkpoint(tmp_path) -> Checkpoint:
     return write_random(tmp_path / "model")
 
 
-def refused(checkpoint: Checkpoint, *words: str) -> CheckpointError:
+def check_refused(checkpoint: Checkpoint, *words: str) -> CheckpointError:
     """Open the weights, expect a refusal with every one of `words`, and return it."""
     with pytest.raises(CheckpointError) as caught:
         checkpoint.tensor_file()
@@ -69,13 +69,13 @@ def test_a_shifted_header_gives_the_same_weights(checkpoint):
 
 def test_a_missing_file(checkpoint):
     checkpoint.weights_path.unlink()
-    refused(checkpoint, "cannot read", "No such file")
+    check_refused(checkpoint, "cannot read", "No such file")
 
 
 def test_a_folder_in_place_of_the_file(checkpoint):
     checkpoint.weights_path.unlink()
     checkpoint.weights_path.mkdir()
-    refused(checkpoint, "cannot read")
+    check_refused(checkpoint, "cannot read")
 
 
 def test_truncation_at_every_position_of_the_header_and_many_of_the_data(checkpoint):
@@ -86,13 +86,13 @@ def test_truncation_at_every_position_of_the_header_and_many_of_the_data(checkpo
     positions = sorted({*range(first), *range(first, size, 61), *borders, size - 1} - {size})
     for position in reversed(positions):  # from the end, so that each cut is made in place
         os.truncate(checkpoint.weights_path, position)
-        refused(checkpoint)
+        check_refused(checkpoint)
 
 
 def test_bytes_after_the_end(checkpoint):
     size = checkpoint.weights_path.stat().st_size
     damage(checkpoint, lambda header: None, extra=b"\0")
-    refused(checkpoint, "bytes, its header needs")
+    check_refused(checkpoint, "bytes, its header needs")
     assert checkpoint.weights_path.stat().st_size != size
 
 
@@ -100,7 +100,7 @@ def test_bytes_after_the_end(checkpoint):
 def test_a_header_longer_than_the_file(checkpoint, length):
     raw = checkpoint.weights_path.read_bytes()
     checkpoint.weights_path.write_bytes(length.to_bytes(8, "little") + raw[8:])
-    refused(checkpoint, f"header says {length} bytes, the file has {len(raw)}")
+    check_refused(checkpoint, f"header says {length} bytes, the file has {len(raw)}")
 
 
 def test_a_header_beyond_the_limit_is_not_read(checkpoint):
@@ -108,7 +108,7 @@ def test_a_header_beyond_the_limit_is_not_read(checkpoint):
     with checkpoint.weights_path.open("wb") as file:
         file.write((150_000_000).to_bytes(8, "little"))
         file.truncate(200_000_000)
-    refused(checkpoint, "header says 150000000 bytes")
+    check_refused(checkpoint, "header says 150000000 bytes")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_header_beyond_the_limit_is_not_read(checkpoint):
 )
 def test_a_header_that_is_no_json_object(checkpoint, text):
     damage(checkpoint, lambda header: text)
-    refused(checkpoint, "header")
+    check_refused(checkpoint, "header")
 
 
 def test_duplicate_keys(checkpoint):
@@ -141,12 +141,12 @@ def test_duplicate_keys(checkpoint):
         return b"{" + entry + b"," + entry + b"}"
 
     damage(checkpoint, doubled)
-    refused(checkpoint, "a key stands twice")
+    check_refused(checkpoint, "a key stands twice")
 
 
 def test_duplicate_keys_within_an_entry(checkpoint):
     damage(checkpoint, lambda header: b'{"x":{"dtype":"U8","dtype":"F16","shape":[]}}')
-    refused(checkpoint, "a key stands twice")
+    check_refused(checkpoint, "a key stands twice")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_duplicate_keys_within_an_entry(checkpoint):
 )
 def test_malformed_entries(checkpoint, entry):
     damage(checkpoint, lambda header: header.update({NORM: entry}))
-    refused(checkpoint, f"header entry of {NORM!r} is malformed")
+    check_refused(checkpoint, f"header entry of {NORM!r} is malformed")
 
 
 @pytest.mark.parametrize("bad", [-1, 1.0, "32", True, None, [32], float("nan")], ids=repr)
@@ -182,43 +182,43 @@ def test_sizes_and_offsets_that_are_no_counts(checkpoint, bad):
     for values in ({"shape": [bad]}, {"data_offsets": [bad, stop]}, {"data_offsets": [start, bad]}):
         checkpoint.weights_path.write_bytes(intact)
         damage(checkpoint, set_entry(NORM, **values))
-        refused(checkpoint, f"{NORM} has a negative or non-integer size")
+        check_refused(checkpoint, f"{NORM} has a negative or non-integer size")
 
 
 def test_a_shape_of_absurd_size(checkpoint):
     damage(checkpoint, set_entry(NORM, shape=[2**62, 2**62]))
-    refused(checkpoint, NORM, "needs")
+    check_refused(checkpoint, NORM, "needs")
 
 
 @pytest.mark.parametrize("dtype", ["F64", "I8", "bf16", "", 7, None, ["BF16"], {"a": 1}], ids=repr)
 def test_foreign_dtypes(checkpoint, dtype):
     damage(checkpoint, set_entry(NORM, dtype=dtype))
-    refused(checkpoint, f"{NORM} is {dtype!r}; allowed: U8, F16, BF16, F32")
+    check_refused(checkpoint, f"{NORM} is {dtype!r}; allowed: U8, F16, BF16, F32")
 
 
 def test_a_dtype_or_shape_that_does_not_fit_the_bytes(checkpoint):
     damage(checkpoint, set_entry(NORM, dtype="F32"))
-    refused(checkpoint, f"{NORM} has 64 bytes, F32 [32] needs 128")
+    check_refused(checkpoint, f"{NORM} has 64 bytes, F32 [32] needs 128")
     damage(checkpoint, set_entry(NORM, dtype="BF16", shape=[31]))
-    refused(checkpoint, f"{NORM} has 64 bytes, BF16 [31] needs 62")
+    check_refused(checkpoint, f"{NORM} has 64 bytes, BF16 [31] needs 62")
 
 
 def test_a_dtype_of_the_right_size_is_still_the_wrong_one(checkpoint):
     damage(checkpoint, set_entry(NORM, dtype="F16"))
-    refused(checkpoint, f"{NORM} is F16 [32]; allowed: BF16 [32]")
+    check_refused(checkpoint, f"{NORM} is F16 [32]; allowed: BF16 [32]")
 
 
 def test_a_bf16_router_belongs_to_bf16_files_only(tmp_path, checkpoint):
     header, _ = split(checkpoint.weights_path.read_bytes())
     E, D = header[ROUTER]["shape"]
     damage(checkpoint, set_entry(ROUTER, dtype="BF16", shape=[2 * E, D]))
-    refused(checkpoint, f"{ROUTER} is BF16 [{2 * E}, {D}]; allowed: F32 [{E}, {D}]")
+    check_refused(checkpoint, f"{ROUTER} is BF16 [{2 * E}, {D}]; allowed: F32 [{E}, {D}]")
 
 
 @pytest.mark.parametrize("shape", [[16, 32], [512], [32, 16, 1], [1, 32, 16]])
 def test_another_shape_of_the_same_size(checkpoint, shape):
     damage(checkpoint, set_entry(Q, shape=shape))
-    refused(checkpoint, f"{Q} is U8 {shape}; allowed: U8 [32, 16]")
+    check_refused(checkpoint, f"{Q} is U8 {shape}; allowed: U8 [32, 16]")
 
 
 def test_a_gap(checkpoint):
@@ -228,14 +228,14 @@ def test_a_gap(checkpoint):
                 entry["data_offsets"] = [offset + 2 for offset in entry["data_offsets"]]
 
     damage(checkpoint, move, extra=b"\0\0")
-    refused(checkpoint, "starts at byte", "expected")
+    check_refused(checkpoint, "starts at byte", "expected")
 
 
 def test_an_overlap(checkpoint):
     header, _ = split(checkpoint.weights_path.read_bytes())
     twin = header["model.layers.0.self_attn.k_proj.qweight"]["data_offsets"]
     damage(checkpoint, set_entry("model.layers.0.self_attn.v_proj.qweight", data_offsets=twin))
-    refused(checkpoint, "starts at byte", "expected")
+    check_refused(checkpoint, "starts at byte", "expected")
 
 
 def test_an_overlap_that_leaves_no_gap(checkpoint):
@@ -243,7 +243,7 @@ def test_an_overlap_that_leaves_no_gap(checkpoint):
     assert header[NORM]["data_offsets"] == [len(data) - 64, len(data)]
     header[NORM]["data_offsets"] = [0, 64]  # within the embedding; its own bytes are gone
     checkpoint.weights_path.write_bytes(join(header, data[:-64]))
-    refused(checkpoint, "starts at byte", "expected")
+    check_refused(checkpoint, "starts at byte", "expected")
 
 
 def test_a_tensor_beyond_the_end(checkpoint):
@@ -252,7 +252,7 @@ def test_a_tensor_beyond_the_end(checkpoint):
     start, stop = header[last]["data_offsets"]
     assert stop == len(data)
     damage(checkpoint, set_entry(last, data_offsets=[start + 4096, stop + 4096]))
-    refused(checkpoint, last, "starts at byte")
+    check_refused(checkpoint, last, "starts at byte")
 
 
 def test_every_missing_tensor_is_named(checkpoint):
@@ -261,7 +261,7 @@ def test_every_missing_tensor_is_named(checkpoint):
     for name in header:
         checkpoint.weights_path.write_bytes(intact)
         damage(checkpoint, lambda h, name=name: h.update({f"{name}.moved": h.pop(name)}))
-        refused(checkpoint, f"tensor {name} is missing")
+        check_refused(checkpoint, f"tensor {name} is missing")
 
 
 def test_unexpected_tensors_are_named_and_counted(checkpoint):
@@ -272,7 +272,7 @@ def test_unexpected_tensors_are_named_and_counted(checkpoint):
         header["zz.more"] = header["aa.more"] = {**extra, "data_offsets": [end, end]}
 
     damage(checkpoint, add)
-    refused(checkpoint, "unexpected tensor aa.more (2 in all)")
+    check_refused(checkpoint, "unexpected tensor aa.more (2 in all)")
 
 
 def test_weights_of_another_config(tmp_path):

@@ -36,7 +36,7 @@ def join(header, data):
     return struct.pack("<Q", len(text)) + text + data
 
 
-def refused(folder, content, message):
+def check_refused(folder, content, message):
     (folder / "model.safetensors").write_bytes(content)
     with pytest.raises(CheckpointError, match=message) as caught:
         load(folder, threads=1, context=8)
@@ -54,7 +54,7 @@ def test_every_truncation_is_refused(folder):
     lengths = {0, 1, 7, 8, 9, 100, 8399, 8400, 8401, len(content) - 1}
     lengths |= set(np.random.default_rng(0).integers(1, len(content), 40).tolist())
     for length in sorted(lengths):
-        refused(folder, content[:length], "is empty|too short|header length|tensors cover")
+        check_refused(folder, content[:length], "is empty|too short|header length|tensors cover")
 
 
 def test_missing_file_is_refused(folder):
@@ -63,13 +63,15 @@ def test_missing_file_is_refused(folder):
 
 
 def test_trailing_bytes_are_refused(folder):
-    refused(folder, GOOD.read_bytes() + b"x", "tensors cover 803656 bytes, the file holds 803657")
+    check_refused(
+        folder, GOOD.read_bytes() + b"x", "tensors cover 803656 bytes, the file holds 803657"
+    )
 
 
 @pytest.mark.parametrize("length", [2**63, 2**64 - 1, 100_000_001, 10**6])
 def test_huge_header_length_is_refused(folder, length):
     content = struct.pack("<Q", length) + GOOD.read_bytes()[8:]
-    refused(folder, content, f"header length is {length}; allowed: at most")
+    check_refused(folder, content, f"header length is {length}; allowed: at most")
 
 
 def change(name, **fields):
@@ -82,31 +84,33 @@ def test_wrong_dtype_shape_and_offsets_are_named(folder):
     header, _ = split()
     begin, end = header[NORM]["data_offsets"]
     name = re.escape(NORM)
-    refused(folder, change(NORM, dtype="F16"), rf"{name} is F16 \[128\]; expected BF16 \[128\]")
-    refused(folder, change(NORM, shape=[2, 64]), rf"{name} is BF16 \[2, 64\]; expected")
-    refused(folder, change(NORM, shape=[64]), rf"{name} has data_offsets .* do not fit")
-    refused(folder, change(NORM, dtype="Q7"), rf"{name} has data_offsets .* dtype Q7")
-    refused(folder, change(NORM, shape=[2**40, 2**40]), rf"{name} has data_offsets")
-    refused(folder, change(NORM, data_offsets=[end, begin]), rf"{name} has data_offsets")
+    check_refused(
+        folder, change(NORM, dtype="F16"), rf"{name} is F16 \[128\]; expected BF16 \[128\]"
+    )
+    check_refused(folder, change(NORM, shape=[2, 64]), rf"{name} is BF16 \[2, 64\]; expected")
+    check_refused(folder, change(NORM, shape=[64]), rf"{name} has data_offsets .* do not fit")
+    check_refused(folder, change(NORM, dtype="Q7"), rf"{name} has data_offsets .* dtype Q7")
+    check_refused(folder, change(NORM, shape=[2**40, 2**40]), rf"{name} has data_offsets")
+    check_refused(folder, change(NORM, data_offsets=[end, begin]), rf"{name} has data_offsets")
 
 
 def test_overlap_and_gap_are_named(folder):
     header, data = split()
     begin, end = header[NORM]["data_offsets"]
     overlapping = change(NORM, data_offsets=[begin - 2, end - 2])
-    refused(folder, overlapping, f"{re.escape(NORM)} begins at {begin - 2} and overlaps")
+    check_refused(folder, overlapping, f"{re.escape(NORM)} begins at {begin - 2} and overlaps")
     header[NORM]["data_offsets"] = [begin + 2, end + 2]
     gap = f"{re.escape(NORM)} begins at {begin + 2} and leaves a gap"
-    refused(folder, join(header, data + b"xx"), gap)
+    check_refused(folder, join(header, data + b"xx"), gap)
 
 
 def test_missing_and_extra_tensors_are_named(folder):
     header, data = split()
     header["surplus"] = header.pop(ROUTER)
-    refused(folder, join(header, data), f"{re.escape(ROUTER)} is missing")
+    check_refused(folder, join(header, data), f"{re.escape(ROUTER)} is missing")
     header, data = split()
     header["surplus"] = {"dtype": "U8", "shape": [3], "data_offsets": [len(data), len(data) + 3]}
-    refused(folder, join(header, data + b"abc"), "tensor surplus is unknown")
+    check_refused(folder, join(header, data + b"abc"), "tensor surplus is unknown")
 
 
 @pytest.mark.parametrize(
@@ -140,14 +144,14 @@ def test_missing_and_extra_tensors_are_named(folder):
     ],
 )
 def test_bad_json_is_refused_with_its_place(folder, text):
-    refused(folder, join(text, b""), r"bad JSON at byte \d+")
+    check_refused(folder, join(text, b""), r"bad JSON at byte \d+")
 
 
 def test_hostile_names_become_printable(folder):
     header = (
         b'{"\xff\\n\\u0000' + b"x" * 500 + b'":{"dtype":"U8","shape":[9],"data_offsets":[0,1]}}'
     )
-    refused(folder, join(header, b"x"), r"tensor \?\?\?x+\.\.\. has data_offsets")
+    check_refused(folder, join(header, b"x"), r"tensor \?\?\?x+\.\.\. has data_offsets")
 
 
 def test_metadata_and_spaces_are_allowed(folder):
@@ -186,4 +190,4 @@ def test_unquantised_checkpoint_is_refused_with_a_hint(folder):
         load(DATA / "tiny-bf16")
     assert "INT4" in caught.value.hint
     bf16 = (DATA / "tiny-bf16" / "model.safetensors").read_bytes()
-    refused(folder, bf16, "holds unquantised weights")
+    check_refused(folder, bf16, "holds unquantised weights")

@@ -8,10 +8,8 @@ arrays and the description, so a damaged file is noticed.
 from __future__ import annotations
 
 import json
-import os
 import struct
 import sys
-import tempfile
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +19,7 @@ import tokenizers
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from mobilemoe.atomic import atomic_write
 from mobilemoe.data.stdlib import module_paths, stdlib_folder
 from mobilemoe.data.tokens import ConversationSet, TokenArray
 
@@ -49,17 +48,8 @@ def write_cache(
     arrays = _to_arrays(streams)
     text = json.dumps(description, sort_keys=True)
     metadata = {"key": key, "description": text, "sha256": _content_hash(arrays, text)}
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE_NAME
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{FILE_NAME}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(save(arrays, metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    atomic_write(path, save(arrays, metadata))
     return path
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mobilemoe.atomic import atomic_write
 from mobilemoe.demo.headline import headline
 from mobilemoe.demo.markup import escape, printable
 from mobilemoe.demo.schema import Report
@@ -93,10 +92,9 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> tuple[Path, Path]:
     """
     page = render(report)
     content = json.dumps(_plain(report), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
-    folder.mkdir(parents=True, exist_ok=True)
     paths = (folder / "report.html", folder / "report.json")
     for path, text in zip(paths, (page, content), strict=True):
-        _write_atomically(path, text)
+        atomic_write(path, text)
     return paths
 
 
@@ -116,19 +114,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", newline="\n", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.chmod(0o644)
-            os.replace(temporary, path)  # noqa: PTH105
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
