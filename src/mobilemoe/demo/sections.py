@@ -53,7 +53,7 @@ def design_section(report: Report) -> str:
     minutes = finite(budget["train_minutes"])
     limits = f"{megabytes(budget['memory_bytes'])} of memory at a context of "
     limits += f"{count(budget['context'])} tokens, {short_count(budget['flops_per_token'])} FLOPs "
-    limits += f"per token, {MISSING if minutes is None else f'{minutes:g}'} minutes of training"
+    limits += f"per token, {MISSING if minutes is None else f'{minutes:g}'} minutes in all"
     caption = (
         "The funnel: each rule, and how many architectures it left. "
         "Widths follow the logarithm of the count."
