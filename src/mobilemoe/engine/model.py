@@ -60,7 +60,7 @@ def load(
     _check_runnable(checkpoint)
     with native_errors():
         native = native_module().Model(
-            str(checkpoint.weights_path), asdict(checkpoint.config), threads, kernel
+            str(checkpoint.shards[0]), asdict(checkpoint.config), threads, kernel
         )
     return Model(checkpoint, native, context, activations)
 
@@ -200,11 +200,11 @@ def _check_path(path: str) -> None:
 
 
 def _check_runnable(checkpoint: Checkpoint) -> None:
-    _check_path(str(checkpoint.weights_path))
+    _check_path(str(checkpoint.folder))
     if checkpoint.weight_format != "int4":
         raise CheckpointError(
             f"{checkpoint.folder}: weights are {checkpoint.weight_format}; the engine runs int4",
-            hint="write it as INT4 first: mobilemoe.checkpoint.write_checkpoint(..., 'int4', ...)",
+            hint="write it as INT4 first: mobilemoe convert FOLDER OUT --format int4",
         )
     if not checkpoint.config.tie_word_embeddings:
         raise CheckpointError(
