@@ -10,7 +10,7 @@ from typing import Any
 
 from mobilemoe.errors import CheckpointError
 
-JSON_LIMIT = 4_000_000  # bytes: far above any config or index, small enough to parse anywhere
+JSON_LIMIT = 1_000_000  # bytes: ten times any config or index, small enough to parse anywhere
 
 
 def open_regular(path: Path) -> int:

@@ -77,7 +77,7 @@ def find_subject(name: str) -> Subject:
         size = sum(path.stat().st_size for path in checkpoint.shards)
     except OSError as error:
         raise MobileMoEError(
-            f"{name} has a config.json but no readable weights",
+            f"{name} has a config.json but no readable model.safetensors",
             hint="is the download complete?",
         ) from error
     return Subject(
