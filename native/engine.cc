@@ -53,7 +53,7 @@ const Config& checked_config(const Config& config) {
   return config;
 }
 
-// The dequantised embedding of one token.
+// The embedding of one token as floats.
 void embed(const Int4Matrix& embedding_VD, int32_t id, float* x_D) {
   const uint8_t* bytes = row_bytes(embedding_VD, id);
   const uint8_t* scales = row_scales(embedding_VD, id);
@@ -64,20 +64,35 @@ void embed(const Int4Matrix& embedding_VD, int32_t id, float* x_D) {
   }
 }
 
+void embed(const Bf16Matrix& embedding_VD, int32_t id, float* x_D) {
+  const uint8_t* bits = row_bits(embedding_VD, id);
+  for (int64_t i = 0; i < embedding_VD.columns; ++i) x_D[i] = bfloat16_at(bits, i);
+}
+
+ActivationFormat checked_format(const Model& model, ActivationFormat format) {
+  const bool bf16 = model.weights().format == WeightFormat::kBf16;
+  if (bf16 && format == ActivationFormat::kInt8) {
+    throw InvalidArgument("int8 is True; allowed for BF16 weights: False\n"
+                          "hint: int8 activations go with INT4 weights");
+  }
+  return format;
+}
+
 }  // namespace
 
-Model::Model(const std::string& path, const Config& config, int threads, const std::string& kernel)
+Model::Model(const std::string& path, const Config& config, int threads, const std::string& kernel,
+             WeightFormat weight_format)
     : config_(checked_config(config)),
       kernels_(choose_kernels(kernel)),
       file_(path),
-      weights_(read_model_weights(file_, config_)),
+      weights_(read_model_weights(file_, config_, weight_format)),
       pool_(start_pool(threads)) {}
 
 Session::Session(std::shared_ptr<const Model> model, int64_t context, ActivationFormat format)
     : model_(std::move(model)),
       context_(checked_context(model_->config(), context)),
       chunk_(std::min(kChunk, context)),
-      head_input_(format, chunk_, model_->config().hidden_size),
+      head_input_(checked_format(*model_, format), chunk_, model_->config().hidden_size),
       cache_(model_->config(), context),
       attention_(model_->config(), format, chunk_, context, model_->pool().threads()),
       feed_forward_(model_->config(), format, chunk_),
@@ -165,7 +180,8 @@ void Session::forward(std::span<const int32_t> ids) {
   const int64_t D = model_->config().hidden_size;
   ThreadPool& pool = model_->pool();
   for (int64_t t = 0; t < tokens; ++t) {
-    embed(model_->weights().embedding_VD, ids[static_cast<size_t>(t)], x_TD_.data() + t * D);
+    std::visit([&](const auto& w) { embed(w, ids[static_cast<size_t>(t)], x_TD_.data() + t * D); },
+               model_->weights().embedding_VD);
   }
   attention_.set_positions(position_, tokens);
   size_t routed = 0;
@@ -200,7 +216,7 @@ void Session::head(int64_t first, int64_t tokens, float* logits_TV) {
   normalise(model_->weights().final_norm_D, first, tokens);
   const Activations h = head_input_.prepare(model_->pool(), model_->kernels(),
                                             h_TD_.data() + first * D, tokens, D);
-  const Product product[] = {LinearProduct{&model_->weights().embedding_VD, &h, logits_TV}};
+  const Product product[] = {LinearProduct{&model_->weights().head_VD, &h, logits_TV}};
   run_products(model_->pool(), model_->kernels(), product);
 }
 

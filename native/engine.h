@@ -25,7 +25,8 @@ namespace mobilemoe {
 class Model {
  public:
   // Throws ModelFileError for the file, InvalidArgument for the rest.
-  Model(const std::string& path, const Config& config, int threads, const std::string& kernel);
+  Model(const std::string& path, const Config& config, int threads, const std::string& kernel,
+        WeightFormat weight_format);
 
   const Config& config() const { return config_; }
   const MappedFile& file() const { return file_; }
@@ -44,7 +45,8 @@ class Model {
 // T tokens of a call, V vocabulary, K top-k, L layers that route.
 class Session {
  public:
-  // Throws InvalidArgument for a context outside 1 to max_position_embeddings.
+  // Throws InvalidArgument for a context outside 1 to max_position_embeddings, and for int8
+  // activations with BF16 weights.
   Session(std::shared_ptr<const Model> model, int64_t context, ActivationFormat format);
 
   // Called now and then during a long append; may throw to end it, and must not call sessions

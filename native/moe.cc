@@ -58,13 +58,13 @@ void FeedForward::route_tokens(ThreadPool& pool, const Kernels& kernels, const M
 }
 
 // One product per expert that any token chose.
-void FeedForward::add_experts(const std::vector<Int4Matrix>& w_E,
+void FeedForward::add_experts(const std::vector<WeightMatrix>& w_E,
                               const std::vector<const float*>& x_N, float* y_N) {
   for (size_t e = 0; e < w_E.size(); ++e) {
     const int32_t first = dispatch_.offsets[e], last = dispatch_.offsets[e + 1];
     if (first == last) continue;
     products_.push_back(ExpertProduct{&w_E[e], format_, x_N.data() + first, last - first,
-                                      y_N + first * w_E[e].columns});
+                                      y_N + first * columns_of(w_E[e])});
   }
 }
 

@@ -32,7 +32,7 @@ class FeedForward {
  private:
   void route_tokens(ThreadPool& pool, const Kernels& kernels, const MoeWeights& moe,
                     const float* h_TD, int64_t tokens);
-  void add_experts(const std::vector<Int4Matrix>& w_E, const std::vector<const float*>& x_N,
+  void add_experts(const std::vector<WeightMatrix>& w_E, const std::vector<const float*>& x_N,
                    float* y_N);
   void gate_up(ThreadPool& pool, const Kernels& kernels, const LayerWeights& layer,
                const float* h_TD, int64_t tokens);

@@ -1,4 +1,4 @@
-"""The native engine: load an INT4 checkpoint, read logits, generate tokens.
+"""The native engine: load a checkpoint, INT4 or BF16, read logits, generate tokens.
 
 Never imports torch. The numbers are computed by the C++ module `_native`; this room adds
 validation, sampling and text.

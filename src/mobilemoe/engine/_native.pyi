@@ -8,7 +8,12 @@ class ModelFileError(Exception): ...
 
 class Model:
     def __init__(
-        self, path: str, config: Mapping[str, object], threads: int, kernel: str
+        self,
+        path: str,
+        config: Mapping[str, object],
+        threads: int,
+        kernel: str,
+        weight_format: str,
     ) -> None: ...
     @property
     def threads(self) -> int: ...
