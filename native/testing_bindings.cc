@@ -17,6 +17,9 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace mobilemoe {
+
+void bind_probe(nb::module_& module);
+
 namespace {
 
 template <class T, size_t N>
@@ -116,10 +119,11 @@ nb::tuple route_token(const Array<float, 1>& logits, const Array<float, 1>& bias
                       double scaling) {
   const int64_t experts = dim(logits, 0);
   if (dim(bias, 0) != experts || k < 1 || k > experts) throw InvalidArgument("bad router shapes");
-  std::vector<float> scores(logits.data(), logits.data() + experts);
+  std::vector<float> scores(static_cast<size_t>(experts));
   std::vector<int32_t> ids(static_cast<size_t>(k));
   std::vector<float> weights(static_cast<size_t>(k));
-  route(scores.data(), bias.data(), experts, k, scaling, ids.data(), weights.data());
+  route(logits.data(), bias.data(), experts, k, scaling, scores.data(), ids.data(),
+        weights.data());
   return nb::make_tuple(to_numpy(std::move(ids), {k}), to_numpy(std::move(weights), {k}));
 }
 
@@ -173,6 +177,7 @@ void bind_testing(nb::module_& module) {
   module.def("dispatch", &dispatch_tokens, "topk_ids"_a, "experts"_a);
   module.def("attend", &attend, "q"_a, "k"_a, "v"_a, "factor"_a, "kernel"_a);
   module.def("exp", &exponential, "x"_a);
+  bind_probe(module);
 }
 
 }  // namespace mobilemoe

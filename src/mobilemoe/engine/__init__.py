@@ -6,12 +6,15 @@ validation, sampling and text.
 
 from mobilemoe.engine.generation import FinishReason, Token
 from mobilemoe.engine.model import Activations, Model, load
+from mobilemoe.engine.probe import FeedForwardOutput, LayerProbe
 from mobilemoe.engine.session import Session
 from mobilemoe.engine.threads import default_threads
 
 __all__ = [
     "Activations",
+    "FeedForwardOutput",
     "FinishReason",
+    "LayerProbe",
     "Model",
     "Session",
     "Token",

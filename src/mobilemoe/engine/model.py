@@ -19,6 +19,7 @@ from mobilemoe.config import ModelConfig
 from mobilemoe.engine.checks import is_integer, require
 from mobilemoe.engine.generation import Request, TextOutput, Token, generate_tokens
 from mobilemoe.engine.native import native_errors, native_module
+from mobilemoe.engine.probe import LayerProbe
 from mobilemoe.engine.sampling import Sampling
 from mobilemoe.engine.session import Session
 from mobilemoe.engine.stops import StopMatcher
@@ -125,6 +126,16 @@ class Model:
         """Return a new, empty session of this model."""
         int8 = self._activations == "int8"
         return Session(self._native, self._context, int8, self.config.vocab_size)
+
+    def probe(self, tokens: int) -> LayerProbe:
+        """Return a probe of single layers, with room for inputs of `tokens` rows.
+
+        Raises:
+            MobileMoEError: for tokens outside 1 to `config.max_position_embeddings`.
+        """
+        int8 = self._activations == "int8"
+        layers, hidden_size = self.config.num_hidden_layers, self.config.hidden_size
+        return LayerProbe(self._native, tokens, int8, layers, hidden_size)
 
     def logits(self, ids: Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """Return the logits [T, V] after each of `ids`, teacher forced.
