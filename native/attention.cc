@@ -47,7 +47,6 @@ Attention::Attention(const Config& config, ActivationFormat format, int64_t toke
       k_TGd_(size_of(hidden_.terms() * tokens, config.kv_width())),
       v_TGd_(k_TGd_.size()),
       attended_THd_(size_of(tokens, config.query_width())),
-      out_TD_(size_of(tokens, config.hidden_size)),
       scores_N_(static_cast<size_t>(threads), std::vector<float>(static_cast<size_t>(context))) {}
 
 void Attention::set_positions(int64_t first, int64_t tokens) {
@@ -57,18 +56,14 @@ void Attention::set_positions(int64_t first, int64_t tokens) {
 }
 
 void Attention::forward(ThreadPool& pool, const Kernels& kernels, const LayerWeights& layer,
-                        int64_t layer_index, const float* h_TD, KvCache& cache, float* x_TD) {
+                        int64_t cache_layer, const float* h_TD, KvCache& cache, float* y_TD) {
   project(pool, kernels, layer, h_TD);
-  store(pool, layer_index, cache);
-  attend(pool, kernels, layer_index, cache);
+  store(pool, cache_layer, cache);
+  attend(pool, kernels, cache_layer, cache);
   const Activations attended =
       attended_.prepare(pool, kernels, attended_THd_.data(), tokens_, config_.query_width());
-  const Product output[] = {LinearProduct{&layer.o, &attended, out_TD_.data()}};
+  const Product output[] = {LinearProduct{&layer.o, &attended, y_TD}};
   run_products(pool, kernels, output);
-  const int64_t D = config_.hidden_size;
-  pool.for_tokens(tokens_, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin * D; i < end * D; ++i) x_TD[i] += out_TD_[static_cast<size_t>(i)];
-  });
 }
 
 void Attention::project(ThreadPool& pool, const Kernels& kernels, const LayerWeights& layer,
@@ -99,7 +94,7 @@ void Attention::rotate(float* x_d, int64_t token) const {
   rms_norm(x_d, nullptr, config_.rms_norm_eps, d, x_d);
 }
 
-void Attention::store(ThreadPool& pool, int64_t layer_index, KvCache& cache) {
+void Attention::store(ThreadPool& pool, int64_t cache_layer, KvCache& cache) {
   const int64_t d = config_.head_dim, H = config_.num_attention_heads;
   const int64_t G = config_.num_key_value_heads;
   pool.for_tokens(tokens_, [&](int64_t begin, int64_t end, int) {
@@ -109,14 +104,14 @@ void Attention::store(ThreadPool& pool, int64_t layer_index, KvCache& cache) {
         float* k_d = k_TGd_.data() + (t * G + g) * d;
         const float* v_d = v_TGd_.data() + (t * G + g) * d;
         rotate(k_d, t);
-        std::copy(k_d, k_d + d, cache.keys(layer_index, g) + (first_ + t) * d);
-        std::copy(v_d, v_d + d, cache.values(layer_index, g) + (first_ + t) * d);
+        std::copy(k_d, k_d + d, cache.keys(cache_layer, g) + (first_ + t) * d);
+        std::copy(v_d, v_d + d, cache.values(cache_layer, g) + (first_ + t) * d);
       }
     }
   });
 }
 
-void Attention::attend(ThreadPool& pool, const Kernels& kernels, int64_t layer_index,
+void Attention::attend(ThreadPool& pool, const Kernels& kernels, int64_t cache_layer,
                        KvCache& cache) {
   const int64_t d = config_.head_dim, H = config_.num_attention_heads;
   const int64_t heads_per_kv = H / config_.num_key_value_heads;
@@ -125,10 +120,10 @@ void Attention::attend(ThreadPool& pool, const Kernels& kernels, int64_t layer_i
     float* scores_N = scores_N_[static_cast<size_t>(thread)].data();
     for (int64_t i = begin; i < end; ++i) {
       const int64_t positions = first_ + i / H + 1, g = i % H / heads_per_kv;
-      kernels.attention_scores(q_THd_.data() + i * d, cache.keys(layer_index, g), positions, d,
+      kernels.attention_scores(q_THd_.data() + i * d, cache.keys(cache_layer, g), positions, d,
                                factor, scores_N);
       softmax(scores_N, positions);
-      kernels.attention_values(scores_N, cache.values(layer_index, g), positions, d,
+      kernels.attention_values(scores_N, cache.values(cache_layer, g), positions, d,
                                attended_THd_.data() + i * d);
     }
   });

@@ -49,17 +49,18 @@ class Attention {
   // Computes the rotation for the `tokens` positions from `first` on; used by every layer.
   void set_positions(int64_t first, int64_t tokens);
 
-  // Adds attention(h_TD) to x_TD and stores the keys and values at the set positions.
+  // Writes attention(h_TD) to y_TD and stores the keys and values at the set positions of the
+  // cache's layer `cache_layer`.
   void forward(ThreadPool& pool, const Kernels& kernels, const LayerWeights& layer,
-               int64_t layer_index, const float* h_TD, KvCache& cache, float* x_TD);
+               int64_t cache_layer, const float* h_TD, KvCache& cache, float* y_TD);
 
  private:
   void project(ThreadPool& pool, const Kernels& kernels, const LayerWeights& layer,
                const float* h_TD);
   void add_terms(ThreadPool& pool, std::vector<float>& y, int64_t width) const;
   void rotate(float* x_d, int64_t token) const;
-  void store(ThreadPool& pool, int64_t layer_index, KvCache& cache);
-  void attend(ThreadPool& pool, const Kernels& kernels, int64_t layer_index, KvCache& cache);
+  void store(ThreadPool& pool, int64_t cache_layer, KvCache& cache);
+  void attend(ThreadPool& pool, const Kernels& kernels, int64_t cache_layer, KvCache& cache);
 
   Config config_;
   int64_t first_ = 0, tokens_ = 0;
@@ -70,7 +71,7 @@ class Attention {
   ActivationBuffer attended_;
   std::vector<float> cos_, sin_;  // [T, d/2]
   std::vector<float> q_THd_, k_TGd_, v_TGd_;  // with room for both terms
-  std::vector<float> attended_THd_, out_TD_;
+  std::vector<float> attended_THd_;
   std::vector<std::vector<float>> scores_N_;  // per thread
 };
 

@@ -1,11 +1,11 @@
-// Building blocks of the AVX2 kernels: 32 INT4 weights, 32 activations, sums over lanes.
+// Building blocks of the AVX2 kernels: 32 weights, 32 activations, sums over lanes.
 // Include from kernels_avx2.cc only.
 #pragma once
 
 #include <immintrin.h>
 
-#include "int4.h"
 #include "quantize_scale.h"
+#include "weight_formats.h"
 
 namespace mobilemoe {
 namespace {
@@ -35,6 +35,15 @@ inline void unpack_floats(const uint8_t* bytes, __m256 out[4]) {
   out[1] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(low, 8)));
   out[2] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(high));
   out[3] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(high, 8)));
+}
+
+// 32 bfloat16 values as floats: their bits are the upper halves.
+inline void widen_bfloat16(const uint8_t* bits, __m256 out[4]) {
+  for (int64_t i = 0; i < 4; ++i) {
+    const auto* eight = reinterpret_cast<const __m128i*>(bits + i * kLanes * 2);
+    const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(eight));
+    out[i] = _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+  }
 }
 
 // `count` <= 8 halves as floats, zeros after them; reads nothing beyond.

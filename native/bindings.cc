@@ -41,14 +41,21 @@ Config config_from(const nb::dict& fields) {
   read("rope_scaling_factor", config.rope_scaling_factor);
   read("rope_original_max_position_embeddings", config.rope_original_max_position_embeddings);
   read("routed_scaling_factor", config.routed_scaling_factor);
+  read("tie_word_embeddings", config.tie_word_embeddings);
   return config;
 }
 
+WeightFormat weight_format_from(const std::string& name) {
+  if (name == "int4") return WeightFormat::kInt4;
+  if (name == "bf16") return WeightFormat::kBf16;
+  throw InvalidArgument("weight_format is '" + name + "'; allowed: int4, bf16");
+}
+
 std::shared_ptr<Model> open_model(const std::string& path, const nb::dict& fields, int threads,
-                                  const std::string& kernel) {
+                                  const std::string& kernel, const std::string& weight_format) {
   const Config config = config_from(fields);
   const nb::gil_scoped_release release;
-  return std::make_shared<Model>(path, config, threads, kernel);
+  return std::make_shared<Model>(path, config, threads, kernel, weight_format_from(weight_format));
 }
 
 // The ids, copied while the GIL still protects their array.
@@ -103,7 +110,8 @@ NB_MODULE(_native, module) {
   module.doc() = "The native inference engine of mobilemoe.";
   nb::exception<ModelFileError>(module, "ModelFileError");
   nb::class_<Model>(module, "Model")
-      .def(nb::new_(&open_model), "path"_a, "config"_a, "threads"_a, "kernel"_a)
+      .def(nb::new_(&open_model), "path"_a, "config"_a, "threads"_a, "kernel"_a,
+           "weight_format"_a)
       .def_prop_ro("threads", [](const Model& model) { return model.pool().threads(); })
       .def_prop_ro("instruction_set", [](const Model& model) { return model.kernels().name; });
   nb::class_<Session>(module, "Session")

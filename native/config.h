@@ -5,7 +5,8 @@
 
 namespace mobilemoe {
 
-constexpr int64_t kGroupSize = 32;  // INT4 weights per scale; int8 activations per scale
+// Weights per INT4 scale, activations per int8 scale, and the step of every kernel.
+constexpr int64_t kGroupSize = 32;
 
 struct Config {
   int64_t vocab_size = 0;
@@ -25,6 +26,7 @@ struct Config {
   double rope_scaling_factor = 1;  // 1: plain RoPE
   int64_t rope_original_max_position_embeddings = 0;
   double routed_scaling_factor = 1;
+  bool tie_word_embeddings = true;  // the embedding is the output head
 
   bool is_moe_layer(int64_t layer) const {
     return num_local_experts > 0 && (layer + 1) % interleave_moe_layer_step == 0;

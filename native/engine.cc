@@ -4,7 +4,6 @@
 #include <system_error>
 #include <utility>
 
-#include "elementwise.h"
 #include "errors.h"
 
 namespace mobilemoe {
@@ -53,7 +52,7 @@ const Config& checked_config(const Config& config) {
   return config;
 }
 
-// The dequantised embedding of one token.
+// The embedding of one token as floats.
 void embed(const Int4Matrix& embedding_VD, int32_t id, float* x_D) {
   const uint8_t* bytes = row_bytes(embedding_VD, id);
   const uint8_t* scales = row_scales(embedding_VD, id);
@@ -64,25 +63,45 @@ void embed(const Int4Matrix& embedding_VD, int32_t id, float* x_D) {
   }
 }
 
+void embed(const Bf16Matrix& embedding_VD, int32_t id, float* x_D) {
+  const uint8_t* bits = row_bits(embedding_VD, id);
+  for (int64_t i = 0; i < embedding_VD.columns; ++i) x_D[i] = bfloat16_at(bits, i);
+}
+
 }  // namespace
 
-Model::Model(const std::string& path, const Config& config, int threads, const std::string& kernel)
+Model::Model(const std::string& path, const Config& config, int threads, const std::string& kernel,
+             WeightFormat weight_format)
     : config_(checked_config(config)),
       kernels_(choose_kernels(kernel)),
       file_(path),
-      weights_(read_model_weights(file_, config_)),
+      weights_(read_model_weights(file_, config_, weight_format)),
       pool_(start_pool(threads)) {}
+
+// In a forked process the workers are missing, and whoever held the mutex may be missing too.
+std::unique_lock<std::mutex> Model::lock() const {
+  if (!pool_->usable()) {
+    throw InvalidArgument("this process was forked after the model was loaded; threads is " +
+                          std::to_string(pool_->threads()) +
+                          "; allowed after a fork: 1\n"
+                          "hint: load the model in the forked process, or with threads=1");
+  }
+  if (polled_model == this) {
+    throw InvalidArgument("the model is called while it computes in the same thread; allowed: "
+                          "one call at a time\n"
+                          "hint: let a signal handler set a flag instead of calling the model");
+  }
+  return std::unique_lock(pool_->mutex());
+}
 
 Session::Session(std::shared_ptr<const Model> model, int64_t context, ActivationFormat format)
     : model_(std::move(model)),
       context_(checked_context(model_->config(), context)),
       chunk_(std::min(kChunk, context)),
-      head_input_(format, chunk_, model_->config().hidden_size),
       cache_(model_->config(), context),
-      attention_(model_->config(), format, chunk_, context, model_->pool().threads()),
-      feed_forward_(model_->config(), format, chunk_),
+      parts_(*model_, format, chunk_, context),
       x_TD_(static_cast<size_t>(chunk_ * model_->config().hidden_size)),
-      h_TD_(x_TD_.size()) {}
+      y_TD_(x_TD_.size()) {}
 
 void Session::append(std::span<const int32_t> ids, std::vector<float>& logits_V,
                      const Poll& poll) {
@@ -94,25 +113,9 @@ void Session::append_all(std::span<const int32_t> ids, std::vector<float>& logit
   append_checked(ids, logits_TV, true, poll);
 }
 
-// In a forked process the workers are missing, and whoever held the mutex may be missing too.
-std::unique_lock<std::mutex> Session::lock() const {
-  if (!model_->pool().usable()) {
-    throw InvalidArgument("this process was forked after the model was loaded; threads is " +
-                          std::to_string(model_->pool().threads()) +
-                          "; allowed after a fork: 1\n"
-                          "hint: load the model in the forked process, or with threads=1");
-  }
-  if (polled_model == model_.get()) {
-    throw InvalidArgument("the model is called while it computes in the same thread; allowed: "
-                          "one call at a time\n"
-                          "hint: let a signal handler set a flag instead of calling the model");
-  }
-  return std::unique_lock(model_->pool().mutex());
-}
-
 void Session::append_checked(std::span<const int32_t> ids, std::vector<float>& logits, bool all,
                              const Poll& poll) {
-  const auto guard = lock();
+  const auto guard = model_->lock();
   check_ids(ids);
   model_->file().check_not_truncated();
   const size_t rows = all ? ids.size() : 1;
@@ -130,15 +133,16 @@ void Session::append_checked(std::span<const int32_t> ids, std::vector<float>& l
 
 void Session::append_chunks(std::span<const int32_t> ids, float* logits, bool all,
                             const Poll& poll) {
+  const int64_t D = model_->config().hidden_size, V = model_->config().vocab_size;
   for (size_t first = 0; first < ids.size(); first += static_cast<size_t>(chunk_)) {
     const size_t count = std::min(static_cast<size_t>(chunk_), ids.size() - first);
     const auto tokens = static_cast<int64_t>(count);
     if (first > 0) call_poll(*model_, poll);
     forward(ids.subspan(first, count));
     if (all) {
-      head(0, tokens, logits + static_cast<int64_t>(first) * model_->config().vocab_size);
+      parts_.head(x_TD_.data(), tokens, logits + static_cast<int64_t>(first) * V);
     } else if (first + count == ids.size()) {
-      head(tokens - 1, 1, logits);
+      parts_.head(x_TD_.data() + (tokens - 1) * D, 1, logits);
     }
   }
 }
@@ -163,49 +167,38 @@ void Session::check_ids(std::span<const int32_t> ids) const {
 void Session::forward(std::span<const int32_t> ids) {
   const auto tokens = static_cast<int64_t>(ids.size());
   const int64_t D = model_->config().hidden_size;
-  ThreadPool& pool = model_->pool();
   for (int64_t t = 0; t < tokens; ++t) {
-    embed(model_->weights().embedding_VD, ids[static_cast<size_t>(t)], x_TD_.data() + t * D);
+    std::visit([&](const auto& w) { embed(w, ids[static_cast<size_t>(t)], x_TD_.data() + t * D); },
+               model_->weights().embedding_VD);
   }
-  attention_.set_positions(position_, tokens);
+  parts_.set_positions(position_, tokens);
   size_t routed = 0;
-  for (size_t i = 0; i < model_->weights().layers.size(); ++i) {
-    const LayerWeights& layer = model_->weights().layers[i];
-    normalise(layer.input_norm_D, 0, tokens);
-    attention_.forward(pool, model_->kernels(), layer, static_cast<int64_t>(i), h_TD_.data(),
-                       cache_, x_TD_.data());
-    normalise(layer.post_attention_norm_D, 0, tokens);
-    feed_forward_.forward(pool, model_->kernels(), layer, h_TD_.data(), tokens, x_TD_.data());
-    if (!layer.is_moe) continue;
+  for (int64_t i = 0; i < model_->config().num_hidden_layers; ++i) {
+    parts_.attention(i, x_TD_.data(), cache_, i, y_TD_.data());
+    add_to_stream(tokens);
+    parts_.feed_forward(i, x_TD_.data(), tokens, y_TD_.data());
+    add_to_stream(tokens);
+    if (!model_->config().is_moe_layer(i)) continue;
     if (routed == routing_.size()) routing_.emplace_back();
-    const std::vector<int32_t>& ids_TK = feed_forward_.topk_ids_TK();
+    const std::vector<int32_t>& ids_TK = parts_.routing().topk_ids_TK();
     routing_[routed].insert(routing_[routed].end(), ids_TK.begin(), ids_TK.end());
     ++routed;
   }
   position_ += tokens;
 }
 
-void Session::normalise(const std::vector<float>& weight_D, int64_t first, int64_t tokens) {
-  const int64_t D = model_->config().hidden_size;
+// x += y
+void Session::add_to_stream(int64_t tokens) {
+  const auto D = static_cast<size_t>(model_->config().hidden_size);
   model_->pool().for_tokens(tokens, [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = first + begin; t < first + end; ++t) {
-      rms_norm(x_TD_.data() + t * D, weight_D.data(), model_->config().rms_norm_eps, D,
-               h_TD_.data() + t * D);
+    for (size_t i = static_cast<size_t>(begin) * D; i < static_cast<size_t>(end) * D; ++i) {
+      x_TD_[i] += y_TD_[i];
     }
   });
 }
 
-void Session::head(int64_t first, int64_t tokens, float* logits_TV) {
-  const int64_t D = model_->config().hidden_size;
-  normalise(model_->weights().final_norm_D, first, tokens);
-  const Activations h = head_input_.prepare(model_->pool(), model_->kernels(),
-                                            h_TD_.data() + first * D, tokens, D);
-  const Product product[] = {LinearProduct{&model_->weights().embedding_VD, &h, logits_TV}};
-  run_products(model_->pool(), model_->kernels(), product);
-}
-
 void Session::rewind(int64_t position) {
-  const auto guard = lock();
+  const auto guard = model_->lock();
   if (position < 0 || position > position_) {
     throw InvalidArgument("position is " + std::to_string(position) + "; allowed: 0 to " +
                           std::to_string(position_));
@@ -214,7 +207,7 @@ void Session::rewind(int64_t position) {
 }
 
 std::vector<int32_t> Session::routing() const {
-  const auto guard = lock();
+  const auto guard = model_->lock();
   std::vector<int32_t> flat;
   for (const std::vector<int32_t>& layer : routing_) {
     flat.insert(flat.end(), layer.begin(), layer.end());

@@ -15,8 +15,8 @@
 #include "config.h"
 #include "kernels.h"
 #include "mapped_file.h"
+#include "model_parts.h"
 #include "model_weights.h"
-#include "moe.h"
 #include "thread_pool.h"
 
 namespace mobilemoe {
@@ -25,7 +25,12 @@ namespace mobilemoe {
 class Model {
  public:
   // Throws ModelFileError for the file, InvalidArgument for the rest.
-  Model(const std::string& path, const Config& config, int threads, const std::string& kernel);
+  Model(const std::string& path, const Config& config, int threads, const std::string& kernel,
+        WeightFormat weight_format);
+
+  // Held around every computation. Throws InvalidArgument in a process forked after the model
+  // was loaded with more than one thread, and inside a poll of a session of this model.
+  std::unique_lock<std::mutex> lock() const;
 
   const Config& config() const { return config_; }
   const MappedFile& file() const { return file_; }
@@ -44,7 +49,8 @@ class Model {
 // T tokens of a call, V vocabulary, K top-k, L layers that route.
 class Session {
  public:
-  // Throws InvalidArgument for a context outside 1 to max_position_embeddings.
+  // Throws InvalidArgument for a context outside 1 to max_position_embeddings, and for int8
+  // activations with BF16 weights.
   Session(std::shared_ptr<const Model> model, int64_t context, ActivationFormat format);
 
   // Called now and then during a long append; may throw to end it, and must not call sessions
@@ -53,8 +59,7 @@ class Session {
 
   // Appends T >= 1 ids and fills logits [V] of the last one. Position and routing stay when
   // it throws: InvalidArgument for an id outside the vocabulary, no ids or too many for the
-  // context, or what `poll` throws. Every member that locks throws InvalidArgument in a
-  // process forked after the model was loaded with more than one thread.
+  // context, or what `poll` throws. Every member that computes takes the model's lock.
   void append(std::span<const int32_t> ids, std::vector<float>& logits_V, const Poll& poll);
   // The same, with logits [T, V] of all.
   void append_all(std::span<const int32_t> ids, std::vector<float>& logits_TV, const Poll& poll);
@@ -68,24 +73,20 @@ class Session {
   std::vector<int32_t> routing() const;
 
  private:
-  std::unique_lock<std::mutex> lock() const;
   void check_ids(std::span<const int32_t> ids) const;
   void append_checked(std::span<const int32_t> ids, std::vector<float>& logits, bool all,
                       const Poll& poll);
   void append_chunks(std::span<const int32_t> ids, float* logits, bool all, const Poll& poll);
   void forward(std::span<const int32_t> ids);
-  void normalise(const std::vector<float>& weight_D, int64_t first, int64_t tokens);
-  void head(int64_t first, int64_t tokens, float* logits_TV);
+  void add_to_stream(int64_t tokens);
 
   std::shared_ptr<const Model> model_;
   int64_t context_;
   int64_t chunk_;  // tokens computed at a time
   std::atomic<int64_t> position_ = 0;  // read without the lock
-  ActivationBuffer head_input_;
   KvCache cache_;
-  Attention attention_;
-  FeedForward feed_forward_;
-  std::vector<float> x_TD_, h_TD_;
+  ModelParts parts_;
+  std::vector<float> x_TD_, y_TD_;  // the residual stream, and what a part adds to it
   std::vector<std::vector<int32_t>> routing_;  // per layer that routes, [T, K]
 };
 

@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <string>
 
-#include "int4.h"
+#include "weight_formats.h"
 
 namespace mobilemoe {
 
@@ -41,14 +41,18 @@ struct Kernels {
                       int64_t end, float* y_TO);
   void (*linear_int8)(const Int4Matrix& w_OI, const QuantizedRows& x_TI, int64_t tokens,
                       int64_t begin, int64_t end, float* y_TO);
+  void (*linear_bf16)(const Bf16Matrix& w_OI, const float* x_TI, int64_t tokens, int64_t begin,
+                      int64_t end, float* y_TO);
 
   // y[s, o] = sum_i x[s][i] * w[i, o] for the columns of groups `begin <= o / 32 < end`; w is
-  // [I, O], y rows have `w.columns` elements. The group runs along the OUTPUT axis, so the
-  // integer kernel folds the scale into the activation, b[i] = x[i] * scale[i, group], and
+  // [I, O], y rows have `w.columns` elements. The group of INT4 runs along the OUTPUT axis, so
+  // the integer kernel folds the scale into the activation, b[i] = x[i] * scale[i, group], and
   // quantises b to int8 in blocks of 32 inputs.
   void (*expert_fp32)(const Int4Matrix& w_IO, const float* const* x_S, int64_t slots,
                       int64_t begin, int64_t end, float* y_SO);
   void (*expert_int8)(const Int4Matrix& w_IO, const float* const* x_S, int64_t slots,
+                      int64_t begin, int64_t end, float* y_SO);
+  void (*expert_bf16)(const Bf16Matrix& w_IO, const float* const* x_S, int64_t slots,
                       int64_t begin, int64_t end, float* y_SO);
 
   // sum_i a[i] * b[i]

@@ -21,7 +21,8 @@ void quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales
   }
 }
 
-struct LinearFp32 {
+// What the linear kernels with float activations share: sums over a strip of float weights.
+struct LinearSums {
   struct Input {
     const float* x;
     int64_t width;
@@ -32,20 +33,6 @@ struct LinearFp32 {
   struct Strip {
     alignas(32) float weights[kStripBlocks * kGroupSize];
   };
-
-  static void unpack(const Int4Matrix& w, int64_t row, int64_t block, int64_t count,
-                     Strip& strip) {
-    const uint8_t* bytes = row_bytes(w, row) + block * (kGroupSize / 2);
-    for (int64_t b = 0; b < count; ++b) {
-      const __m256 scale = _mm256_set1_ps(half_at(row_scales(w, row), block + b));
-      __m256 values[4];
-      unpack_floats(bytes + b * (kGroupSize / 2), values);
-      float* out = strip.weights + b * kGroupSize;
-      for (int64_t i = 0; i < 4; ++i) {
-        _mm256_store_ps(out + i * kLanes, _mm256_mul_ps(values[i], scale));
-      }
-    }
-  }
 
   static void accumulate(const Strip& strip, const Input& input, int64_t token, int64_t block,
                          int64_t count, Accumulator& total) {
@@ -64,7 +51,40 @@ struct LinearFp32 {
   }
 };
 
+struct LinearFp32 : LinearSums {
+  using Matrix = Int4Matrix;
+
+  static void unpack(const Int4Matrix& w, int64_t row, int64_t block, int64_t count,
+                     Strip& strip) {
+    const uint8_t* bytes = row_bytes(w, row) + block * (kGroupSize / 2);
+    for (int64_t b = 0; b < count; ++b) {
+      const __m256 scale = _mm256_set1_ps(half_at(row_scales(w, row), block + b));
+      __m256 values[4];
+      unpack_floats(bytes + b * (kGroupSize / 2), values);
+      float* out = strip.weights + b * kGroupSize;
+      for (int64_t i = 0; i < 4; ++i) {
+        _mm256_store_ps(out + i * kLanes, _mm256_mul_ps(values[i], scale));
+      }
+    }
+  }
+};
+
+struct LinearBf16 : LinearSums {
+  using Matrix = Bf16Matrix;
+
+  static void unpack(const Bf16Matrix& w, int64_t row, int64_t block, int64_t count,
+                     Strip& strip) {
+    for (int64_t b = 0; b < count; ++b) {
+      __m256 values[4];
+      widen_bfloat16(row_bits(w, row) + (block + b) * kGroupSize * 2, values);
+      float* out = strip.weights + b * kGroupSize;
+      for (int64_t i = 0; i < 4; ++i) _mm256_store_ps(out + i * kLanes, values[i]);
+    }
+  }
+};
+
 struct LinearInt8 {
+  using Matrix = Int4Matrix;
   using Input = QuantizedRows;
   struct Accumulator {
     __m256 sums;
@@ -128,20 +148,11 @@ void fold_scales(const float* x, const float* scales, __m256 folded[4]) {
   }
 }
 
-struct ExpertFp32 {
+// What the expert kernels with float activations share: a tile of float weights.
+struct ExpertSums {
   struct Tile {
     alignas(32) float weights[kGroupSize][kGroupSize];  // [input, output], without scale
   };
-
-  static constexpr auto scales = expert_scales;
-
-  static void unpack(const Int4Matrix& w, int64_t input, int64_t group, Tile& tile) {
-    for (int64_t i = 0; i < kGroupSize; ++i) {
-      __m256 values[4];
-      unpack_floats(row_bytes(w, input + i) + group * (kGroupSize / 2), values);
-      for (int64_t j = 0; j < 4; ++j) _mm256_store_ps(tile.weights[i] + j * kLanes, values[j]);
-    }
-  }
 
   static void accumulate(const Tile& tile, const float* scales, const float* x, float* y) {
     alignas(32) float folded[kGroupSize];
@@ -163,9 +174,38 @@ struct ExpertFp32 {
   static void finish(float*) {}
 };
 
+struct ExpertFp32 : ExpertSums {
+  using Matrix = Int4Matrix;
+
+  static constexpr auto scales = expert_scales;
+
+  static void unpack(const Int4Matrix& w, int64_t input, int64_t group, Tile& tile) {
+    for (int64_t i = 0; i < kGroupSize; ++i) {
+      __m256 values[4];
+      unpack_floats(row_bytes(w, input + i) + group * (kGroupSize / 2), values);
+      for (int64_t j = 0; j < 4; ++j) _mm256_store_ps(tile.weights[i] + j * kLanes, values[j]);
+    }
+  }
+};
+
+struct ExpertBf16 : ExpertSums {
+  using Matrix = Bf16Matrix;
+
+  static constexpr auto scales = unit_scales;
+
+  static void unpack(const Bf16Matrix& w, int64_t input, int64_t group, Tile& tile) {
+    for (int64_t i = 0; i < kGroupSize; ++i) {
+      __m256 values[4];
+      widen_bfloat16(row_bits(w, input + i) + group * kGroupSize * 2, values);
+      for (int64_t j = 0; j < 4; ++j) _mm256_store_ps(tile.weights[i] + j * kLanes, values[j]);
+    }
+  }
+};
+
 // Four inputs of one column lie side by side in a tile, as the byte products need them; the
 // columns of its four registers are 0, 2 .. 14; 16, 18 .. 30; 1, 3 .. 15; 17, 19 .. 31.
 struct ExpertInt8 {
+  using Matrix = Int4Matrix;
   struct Tile {
     __m256i weights[kGroupSize / 4][4];
   };
@@ -238,9 +278,11 @@ struct ExpertInt8 {
   }
 };
 
-void linear_fp32(const Int4Matrix& w, const float* x, int64_t tokens, int64_t begin, int64_t end,
-                 float* y) {
-  linear_rows<LinearFp32>(w, {x, w.columns}, tokens, begin, end, y);
+// Rows of floats: what the exact kernels of either format read.
+template <class Ops>
+void linear_floats(const typename Ops::Matrix& w, const float* x, int64_t tokens, int64_t begin,
+                   int64_t end, float* y) {
+  linear_rows<Ops>(w, {x, w.columns}, tokens, begin, end, y);
 }
 
 float dot(const float* a, const float* b, int64_t width) {
@@ -291,10 +333,12 @@ void attention_values(const float* p, const float* v, int64_t positions, int64_t
 const Kernels kAvx2Kernels = {
     .name = "avx2",
     .quantize_row = quantize_row,
-    .linear_fp32 = linear_fp32,
+    .linear_fp32 = linear_floats<LinearFp32>,
     .linear_int8 = linear_rows<LinearInt8>,
+    .linear_bf16 = linear_floats<LinearBf16>,
     .expert_fp32 = expert_groups<ExpertFp32>,
     .expert_int8 = expert_groups<ExpertInt8>,
+    .expert_bf16 = expert_groups<ExpertBf16>,
     .dot = dot,
     .attention_scores = attention_scores,
     .attention_values = attention_values,

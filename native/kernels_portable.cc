@@ -46,7 +46,8 @@ void quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales
   }
 }
 
-struct LinearFp32 {
+// What the linear kernels with float activations share: sums over a strip of float weights.
+struct LinearSums {
   struct Input {
     const float* x;
     int64_t width;
@@ -57,16 +58,6 @@ struct LinearFp32 {
   struct Strip {
     float weights[kStripBlocks * kGroupSize];
   };
-
-  static void unpack(const Int4Matrix& w, int64_t row, int64_t block, int64_t count,
-                     Strip& strip) {
-    const uint8_t* bytes = row_bytes(w, row) + block * (kGroupSize / 2);
-    for (int64_t i = 0; i < count * kGroupSize / 2; ++i) {
-      const float scale = half_at(row_scales(w, row), block + i / (kGroupSize / 2));
-      strip.weights[2 * i] = static_cast<float>(nibble_value(bytes[i] & 15)) * scale;
-      strip.weights[2 * i + 1] = static_cast<float>(nibble_value(bytes[i] >> 4)) * scale;
-    }
-  }
 
   static void accumulate(const Strip& strip, const Input& input, int64_t token, int64_t block,
                          int64_t count, Accumulator& total) {
@@ -83,7 +74,33 @@ struct LinearFp32 {
   static float finish(const Accumulator& total) { return total.sum; }
 };
 
+struct LinearFp32 : LinearSums {
+  using Matrix = Int4Matrix;
+
+  static void unpack(const Int4Matrix& w, int64_t row, int64_t block, int64_t count,
+                     Strip& strip) {
+    const uint8_t* bytes = row_bytes(w, row) + block * (kGroupSize / 2);
+    for (int64_t i = 0; i < count * kGroupSize / 2; ++i) {
+      const float scale = half_at(row_scales(w, row), block + i / (kGroupSize / 2));
+      strip.weights[2 * i] = static_cast<float>(nibble_value(bytes[i] & 15)) * scale;
+      strip.weights[2 * i + 1] = static_cast<float>(nibble_value(bytes[i] >> 4)) * scale;
+    }
+  }
+};
+
+struct LinearBf16 : LinearSums {
+  using Matrix = Bf16Matrix;
+
+  static void unpack(const Bf16Matrix& w, int64_t row, int64_t block, int64_t count,
+                     Strip& strip) {
+    for (int64_t i = 0; i < count * kGroupSize; ++i) {
+      strip.weights[i] = bfloat16_at(row_bits(w, row), block * kGroupSize + i);
+    }
+  }
+};
+
 struct LinearInt8 {
+  using Matrix = Int4Matrix;
   using Input = QuantizedRows;
   struct Accumulator {
     float sum;
@@ -122,8 +139,9 @@ struct LinearInt8 {
   static float finish(const Accumulator& total) { return total.sum; }
 };
 
-// What the two expert kernels share: a tile of signed weights and the scales of its rows.
+// What the INT4 expert kernels share: a tile of signed weights and the scales of its rows.
 struct ExpertTile {
+  using Matrix = Int4Matrix;
   struct Tile {
     int8_t weights[kGroupSize][kGroupSize];  // [input, output]
   };
@@ -149,16 +167,40 @@ struct ExpertTile {
   static void finish(float*) {}
 };
 
+// y += (x * scales) tile, in floats.
+template <class Tile>
+void add_products(const Tile& tile, const float* scales, const float* x, float* y) {
+  float sums[kGroupSize] = {};
+  for (int64_t i = 0; i < kGroupSize; ++i) {
+    for (int64_t c = 0; c < kGroupSize; ++c) {
+      sums[c] += x[i] * (static_cast<float>(tile.weights[i][c]) * scales[i]);
+    }
+  }
+  for (int64_t c = 0; c < kGroupSize; ++c) y[c] += sums[c];
+}
+
 struct ExpertFp32 : ExpertTile {
-  static void accumulate(const Tile& tile, const float* scales, const float* x, float* y) {
-    float sums[kGroupSize] = {};
+  static constexpr auto accumulate = add_products<Tile>;
+};
+
+struct ExpertBf16 {
+  using Matrix = Bf16Matrix;
+  struct Tile {
+    float weights[kGroupSize][kGroupSize];  // [input, output]
+  };
+
+  static constexpr auto scales = unit_scales;
+  static constexpr auto accumulate = add_products<Tile>;
+
+  static void unpack(const Bf16Matrix& w, int64_t input, int64_t group, Tile& tile) {
     for (int64_t i = 0; i < kGroupSize; ++i) {
       for (int64_t c = 0; c < kGroupSize; ++c) {
-        sums[c] += x[i] * (static_cast<float>(tile.weights[i][c]) * scales[i]);
+        tile.weights[i][c] = bfloat16_at(row_bits(w, input + i), group * kGroupSize + c);
       }
     }
-    for (int64_t c = 0; c < kGroupSize; ++c) y[c] += sums[c];
   }
+
+  static void finish(float*) {}
 };
 
 struct ExpertInt8 : ExpertTile {
@@ -175,9 +217,11 @@ struct ExpertInt8 : ExpertTile {
   }
 };
 
-void linear_fp32(const Int4Matrix& w, const float* x, int64_t tokens, int64_t begin, int64_t end,
-                 float* y) {
-  linear_rows<LinearFp32>(w, {x, w.columns}, tokens, begin, end, y);
+// Rows of floats: what the exact kernels of either format read.
+template <class Ops>
+void linear_floats(const typename Ops::Matrix& w, const float* x, int64_t tokens, int64_t begin,
+                   int64_t end, float* y) {
+  linear_rows<Ops>(w, {x, w.columns}, tokens, begin, end, y);
 }
 
 float dot(const float* a, const float* b, int64_t width) {
@@ -209,10 +253,12 @@ void attention_values(const float* p, const float* v, int64_t positions, int64_t
 const Kernels kPortableKernels = {
     .name = "portable",
     .quantize_row = quantize_row,
-    .linear_fp32 = linear_fp32,
+    .linear_fp32 = linear_floats<LinearFp32>,
     .linear_int8 = linear_rows<LinearInt8>,
+    .linear_bf16 = linear_floats<LinearBf16>,
     .expert_fp32 = expert_groups<ExpertFp32>,
     .expert_int8 = expert_groups<ExpertInt8>,
+    .expert_bf16 = expert_groups<ExpertBf16>,
     .dot = dot,
     .attention_scores = attention_scores,
     .attention_values = attention_values,

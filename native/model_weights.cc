@@ -8,15 +8,25 @@ namespace {
 
 using Shape = std::vector<int64_t>;
 
+size_t element_count(const Shape& shape) {
+  size_t count = 1;
+  for (const int64_t size : shape) count *= static_cast<size_t>(size);
+  return count;
+}
+
 // Hands out the tensors of a file one by one, each checked, and knows what is left over.
 class TensorTaker {
  public:
-  explicit TensorTaker(const MappedFile& file)
-      : path_(file.path()), tensors_(read_safetensors(file)) {
-    if (tensors_.contains("model.embed_tokens.weight")) {
-      throw ModelFileError(path_ + ": holds unquantised weights; the engine runs INT4",
-                           "convert the checkpoint to INT4 first");
-    }
+  TensorTaker(const MappedFile& file, WeightFormat format)
+      : path_(file.path()), tensors_(read_safetensors(file)), format_(format) {
+    check_format();
+  }
+
+  WeightFormat format() const { return format_; }
+
+  bool holds(const std::string& name, const std::string& dtype) const {
+    const auto found = tensors_.find(name);
+    return found != tensors_.end() && found->second.dtype == dtype;
   }
 
   const uint8_t* take(const std::string& name, const std::string& dtype, const Shape& shape) {
@@ -42,34 +52,81 @@ class TensorTaker {
   }
 
  private:
+  // One clear sentence in place of "tensor model.embed_tokens.weight is missing".
+  void check_format() const {
+    const bool bf16 = format_ == WeightFormat::kBf16;
+    if (!tensors_.contains(bf16 ? "model.embed_tokens.qweight" : "model.embed_tokens.weight")) {
+      return;
+    }
+    throw ModelFileError(path_ + (bf16 ? ": holds INT4 weights where BF16 is expected"
+                                       : ": holds BF16 weights where INT4 is expected"),
+                         "an INT4 checkpoint has a quantization block in its config.json, a BF16 "
+                         "one has none");
+  }
+
   std::string path_;
   TensorMap tensors_;
+  WeightFormat format_;
 };
 
-std::vector<float> take_bfloat16(TensorTaker& file, const std::string& name, int64_t size) {
-  const uint8_t* data = file.take(name, "BF16", {size});
-  std::vector<float> values(static_cast<size_t>(size));
-  for (int64_t i = 0; i < size; ++i) values[static_cast<size_t>(i)] = bfloat16_at(data, i);
+std::vector<float> take_bfloat16(TensorTaker& file, const std::string& name, const Shape& shape) {
+  const uint8_t* data = file.take(name, "BF16", shape);
+  std::vector<float> values(element_count(shape));
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = bfloat16_at(data, static_cast<int64_t>(i));
+  }
   return values;
 }
 
-Int4Matrix take_matrix(TensorTaker& file, const std::string& name, int64_t rows, int64_t columns) {
-  return {file.take(name + ".qweight", "U8", {rows, columns / 2}),
-          file.take(name + ".weight_scale", "F16", {rows, columns / kGroupSize}), rows, columns};
+// F32 in INT4 files; either dtype in BF16 files.
+std::vector<float> take_router(TensorTaker& file, const std::string& name, const Shape& shape) {
+  if (file.format() == WeightFormat::kBf16 && !file.holds(name, "F32")) {
+    return take_bfloat16(file, name, shape);
+  }
+  const uint8_t* data = file.take(name, "F32", shape);
+  std::vector<float> values(element_count(shape));
+  std::memcpy(values.data(), data, values.size() * sizeof(float));
+  return values;
 }
 
-// One view per expert of the tensors `name`_qweight and `name`_scale, [E, rows, columns].
-std::vector<Int4Matrix> take_experts(TensorTaker& file, const std::string& name, int64_t experts,
-                                     int64_t rows, int64_t columns) {
+WeightMatrix take_matrix(TensorTaker& file, const std::string& name, int64_t rows,
+                         int64_t columns) {
+  if (file.format() == WeightFormat::kBf16) {
+    return Bf16Matrix{file.take(name + ".weight", "BF16", {rows, columns}), rows, columns};
+  }
+  return Int4Matrix{file.take(name + ".qweight", "U8", {rows, columns / 2}),
+                    file.take(name + ".weight_scale", "F16", {rows, columns / kGroupSize}), rows,
+                    columns};
+}
+
+std::vector<WeightMatrix> take_bf16_experts(TensorTaker& file, const std::string& name,
+                                            int64_t experts, int64_t rows, int64_t columns) {
+  const uint8_t* bits = file.take(name + "_proj", "BF16", {experts, rows, columns});
+  std::vector<WeightMatrix> matrices;
+  for (int64_t e = 0; e < experts; ++e) {
+    matrices.push_back(Bf16Matrix{bits + e * rows * columns * 2, rows, columns});
+  }
+  return matrices;
+}
+
+std::vector<WeightMatrix> take_int4_experts(TensorTaker& file, const std::string& name,
+                                            int64_t experts, int64_t rows, int64_t columns) {
   const uint8_t* qweight = file.take(name + "_qweight", "U8", {experts, rows, columns / 2});
   const uint8_t* scale =
       file.take(name + "_scale", "F16", {experts, rows, columns / kGroupSize});
-  std::vector<Int4Matrix> matrices;
+  std::vector<WeightMatrix> matrices;
   for (int64_t e = 0; e < experts; ++e) {
-    matrices.push_back({qweight + e * rows * (columns / 2),
-                        scale + e * rows * (columns / kGroupSize) * 2, rows, columns});
+    matrices.push_back(Int4Matrix{qweight + e * rows * (columns / 2),
+                                  scale + e * rows * (columns / kGroupSize) * 2, rows, columns});
   }
   return matrices;
+}
+
+// One view per expert of a fused tensor [E, rows, columns].
+std::vector<WeightMatrix> take_experts(TensorTaker& file, const std::string& name, int64_t experts,
+                                       int64_t rows, int64_t columns) {
+  const bool bf16 = file.format() == WeightFormat::kBf16;
+  return (bf16 ? take_bf16_experts : take_int4_experts)(file, name, experts, rows, columns);
 }
 
 SwiGluWeights take_swiglu(TensorTaker& file, const std::string& prefix, const Config& config) {
@@ -82,10 +139,8 @@ SwiGluWeights take_swiglu(TensorTaker& file, const std::string& prefix, const Co
 MoeWeights take_moe(TensorTaker& file, const std::string& prefix, const Config& config) {
   const int64_t D = config.hidden_size, F = config.intermediate_size, E = config.num_local_experts;
   MoeWeights moe;
-  const uint8_t* router = file.take(prefix + ".router.weight", "F32", {E, D});
-  moe.router_ED.resize(static_cast<size_t>(E * D));
-  std::memcpy(moe.router_ED.data(), router, moe.router_ED.size() * sizeof(float));
-  moe.expert_bias_E = take_bfloat16(file, prefix + ".expert_bias", E);
+  moe.router_ED = take_router(file, prefix + ".router.weight", {E, D});
+  moe.expert_bias_E = take_bfloat16(file, prefix + ".expert_bias", {E});
   moe.gate_up_E = take_experts(file, prefix + ".experts.gate_up", E, D, 2 * F);
   moe.down_E = take_experts(file, prefix + ".experts.down", E, F, D);
   return moe;
@@ -105,10 +160,10 @@ LayerWeights take_layer(TensorTaker& file, int64_t index, const Config& config) 
   const std::string feed_forward = prefix + ".feed_forward";
   const int64_t D = config.hidden_size;
   LayerWeights layer;
-  layer.input_norm_D = take_bfloat16(file, prefix + ".input_layernorm.weight", D);
+  layer.input_norm_D = take_bfloat16(file, prefix + ".input_layernorm.weight", {D});
   take_attention(file, prefix + ".self_attn", config, layer);
   layer.post_attention_norm_D =
-      take_bfloat16(file, prefix + ".post_attention_layernorm.weight", D);
+      take_bfloat16(file, prefix + ".post_attention_layernorm.weight", {D});
   layer.is_moe = config.is_moe_layer(index);
   if (layer.is_moe) layer.moe = take_moe(file, feed_forward, config);
   if (config.intermediate_size_mlp > 0) {
@@ -120,15 +175,19 @@ LayerWeights take_layer(TensorTaker& file, int64_t index, const Config& config) 
 
 }  // namespace
 
-ModelWeights read_model_weights(const MappedFile& file, const Config& config) {
-  TensorTaker taker(file);
+ModelWeights read_model_weights(const MappedFile& file, const Config& config,
+                                WeightFormat format) {
+  const int64_t V = config.vocab_size, D = config.hidden_size;
+  TensorTaker taker(file, format);
   ModelWeights weights;
-  weights.embedding_VD =
-      take_matrix(taker, "model.embed_tokens", config.vocab_size, config.hidden_size);
+  weights.format = format;
+  weights.embedding_VD = take_matrix(taker, "model.embed_tokens", V, D);
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
     weights.layers.push_back(take_layer(taker, i, config));
   }
-  weights.final_norm_D = take_bfloat16(taker, "model.norm.weight", config.hidden_size);
+  weights.final_norm_D = take_bfloat16(taker, "model.norm.weight", {D});
+  const bool tied = config.tie_word_embeddings;
+  weights.head_VD = tied ? weights.embedding_VD : take_matrix(taker, "lm_head", V, D);
   taker.check_nothing_left();
   return weights;
 }

@@ -1,5 +1,6 @@
 #include "moe.h"
 
+#include <algorithm>
 #include <cstddef>
 
 #include "elementwise.h"
@@ -20,6 +21,7 @@ FeedForward::FeedForward(const Config& config, ActivationFormat format, int64_t 
   const int64_t slots = tokens * config.num_experts_per_tok;
   topk_weights_TK_.resize(static_cast<size_t>(slots));
   router_logits_TE_.resize(size_of(tokens, config.num_local_experts));
+  router_scores_TE_.resize(router_logits_TE_.size());
   gate_up_NF_.resize(size_of(slots, 2 * config.intermediate_size));
   down_ND_.resize(size_of(slots, D));
   gate_TS_.resize(size_of(tokens, S));
@@ -28,7 +30,7 @@ FeedForward::FeedForward(const Config& config, ActivationFormat format, int64_t 
 }
 
 void FeedForward::forward(ThreadPool& pool, const Kernels& kernels, const LayerWeights& layer,
-                          const float* h_TD, int64_t tokens, float* x_TD) {
+                          const float* h_TD, int64_t tokens, float* y_TD) {
   if (layer.is_moe) {
     route_tokens(pool, kernels, layer.moe, h_TD, tokens);
     dispatch(topk_ids_TK_.data(), tokens, config_.num_experts_per_tok, config_.num_local_experts,
@@ -37,7 +39,7 @@ void FeedForward::forward(ThreadPool& pool, const Kernels& kernels, const LayerW
   gate_up(pool, kernels, layer, h_TD, tokens);
   activate(pool, tokens, layer.is_moe, layer.swiglu.present());
   down(pool, kernels, layer, tokens);
-  combine(pool, layer, tokens, x_TD);
+  combine(pool, layer, tokens, y_TD);
 }
 
 void FeedForward::route_tokens(ThreadPool& pool, const Kernels& kernels, const MoeWeights& moe,
@@ -52,19 +54,20 @@ void FeedForward::route_tokens(ThreadPool& pool, const Kernels& kernels, const M
         logits_E[e] = kernels.dot(moe.router_ED.data() + e * D, h_TD + t * D, D);
       }
       route(logits_E, moe.expert_bias_E.data(), E, K, config_.routed_scaling_factor,
-            topk_ids_TK_.data() + t * K, topk_weights_TK_.data() + t * K);
+            router_scores_TE_.data() + t * E, topk_ids_TK_.data() + t * K,
+            topk_weights_TK_.data() + t * K);
     }
   });
 }
 
 // One product per expert that any token chose.
-void FeedForward::add_experts(const std::vector<Int4Matrix>& w_E,
+void FeedForward::add_experts(const std::vector<WeightMatrix>& w_E,
                               const std::vector<const float*>& x_N, float* y_N) {
   for (size_t e = 0; e < w_E.size(); ++e) {
     const int32_t first = dispatch_.offsets[e], last = dispatch_.offsets[e + 1];
     if (first == last) continue;
     products_.push_back(ExpertProduct{&w_E[e], format_, x_N.data() + first, last - first,
-                                      y_N + first * w_E[e].columns});
+                                      y_N + first * columns_of(w_E[e])});
   }
 }
 
@@ -123,22 +126,23 @@ void FeedForward::down(ThreadPool& pool, const Kernels& kernels, const LayerWeig
   run_products(pool, kernels, products_);
 }
 
-// x += routed + shared; the choices of a token are added best expert first.
+// y = routed + shared; the choices of a token are added best expert first.
 void FeedForward::combine(ThreadPool& pool, const LayerWeights& layer, int64_t tokens,
-                          float* x_TD) const {
+                          float* y_TD) const {
   const int64_t D = config_.hidden_size;
   const int64_t K = layer.is_moe ? config_.num_experts_per_tok : 0;
   pool.for_tokens(tokens, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
-      float* x_D = x_TD + t * D;
+      float* y_D = y_TD + t * D;
+      std::fill(y_D, y_D + D, 0.0f);
       for (int64_t i = t * K; i < (t + 1) * K; ++i) {
         const auto choice = static_cast<size_t>(i);
-        const float* y_D = down_ND_.data() + dispatch_.slot[choice] * D;
-        for (int64_t j = 0; j < D; ++j) x_D[j] += topk_weights_TK_[choice] * y_D[j];
+        const float* expert_D = down_ND_.data() + dispatch_.slot[choice] * D;
+        for (int64_t j = 0; j < D; ++j) y_D[j] += topk_weights_TK_[choice] * expert_D[j];
       }
       if (!layer.swiglu.present()) continue;
-      const float* y_D = swiglu_TD_.data() + t * D;
-      for (int64_t j = 0; j < D; ++j) x_D[j] += y_D[j];
+      const float* swiglu_D = swiglu_TD_.data() + t * D;
+      for (int64_t j = 0; j < D; ++j) y_D[j] += swiglu_D[j];
     }
   });
 }

@@ -1,6 +1,7 @@
 #include "products.h"
 
 #include <algorithm>
+#include <cassert>
 
 namespace mobilemoe {
 namespace {
@@ -11,29 +12,51 @@ struct Plan {
 };
 
 Plan plan(const LinearProduct& product) {
-  return {(product.w_OI->rows + kGroupSize - 1) / kGroupSize,
-          product.w_OI->columns * product.x_TI->tokens};
+  return {(rows_of(*product.w_OI) + kGroupSize - 1) / kGroupSize,
+          columns_of(*product.w_OI) * product.x_TI->tokens};
 }
 
 Plan plan(const ExpertProduct& product) {
-  return {product.w_IO->columns / kGroupSize, product.w_IO->rows * product.slots};
+  return {columns_of(*product.w_IO) / kGroupSize, rows_of(*product.w_IO) * product.slots};
 }
 
-void run(const Kernels& kernels, const LinearProduct& product, int64_t begin, int64_t end) {
-  const Activations& x = *product.x_TI;
-  const int64_t first = begin * kGroupSize;
-  const int64_t last = std::min(end * kGroupSize, product.w_OI->rows);
+void linear(const Kernels& kernels, const Int4Matrix& w, const Activations& x, int64_t first,
+            int64_t last, float* y) {
   if (x.format == ActivationFormat::kInt8) {
-    kernels.linear_int8(*product.w_OI, x.quantized, x.tokens, first, last, product.y_TO);
+    kernels.linear_int8(w, x.quantized, x.tokens, first, last, y);
   } else {
-    kernels.linear_fp32(*product.w_OI, x.x_TI, x.tokens, first, last, product.y_TO);
+    kernels.linear_fp32(w, x.x_TI, x.tokens, first, last, y);
   }
 }
 
-void run(const Kernels& kernels, const ExpertProduct& product, int64_t begin, int64_t end) {
+void linear(const Kernels& kernels, const Bf16Matrix& w, const Activations& x, int64_t first,
+            int64_t last, float* y) {
+  assert(x.format == ActivationFormat::kFp32);
+  kernels.linear_bf16(w, x.x_TI, x.tokens, first, last, y);
+}
+
+void expert(const Kernels& kernels, const Int4Matrix& w, const ExpertProduct& product,
+            int64_t begin, int64_t end) {
   const bool int8 = product.format == ActivationFormat::kInt8;
   const auto kernel = int8 ? kernels.expert_int8 : kernels.expert_fp32;
-  kernel(*product.w_IO, product.x_S, product.slots, begin, end, product.y_SO);
+  kernel(w, product.x_S, product.slots, begin, end, product.y_SO);
+}
+
+void expert(const Kernels& kernels, const Bf16Matrix& w, const ExpertProduct& product,
+            int64_t begin, int64_t end) {
+  assert(product.format == ActivationFormat::kFp32);
+  kernels.expert_bf16(w, product.x_S, product.slots, begin, end, product.y_SO);
+}
+
+void run(const Kernels& kernels, const LinearProduct& product, int64_t begin, int64_t end) {
+  const int64_t first = begin * kGroupSize;
+  const int64_t last = std::min(end * kGroupSize, rows_of(*product.w_OI));
+  std::visit([&](const auto& w) { linear(kernels, w, *product.x_TI, first, last, product.y_TO); },
+             *product.w_OI);
+}
+
+void run(const Kernels& kernels, const ExpertProduct& product, int64_t begin, int64_t end) {
+  std::visit([&](const auto& w) { expert(kernels, w, product, begin, end); }, *product.w_IO);
 }
 
 // The first unit that starts at or after `cost`, when the product itself starts at 0.

@@ -11,19 +11,22 @@
 #include "activations.h"
 #include "kernels.h"
 #include "thread_pool.h"
+#include "weight_matrix.h"
 
 namespace mobilemoe {
 
+// A BF16 matrix goes with fp32 activations only.
+
 // y_TO = x_TI w_OI^T
 struct LinearProduct {
-  const Int4Matrix* w_OI;
+  const WeightMatrix* w_OI;
   const Activations* x_TI;
   float* y_TO;
 };
 
 // y_SO = x_SI w_IO for the S slots of one expert; x by one pointer per slot.
 struct ExpertProduct {
-  const Int4Matrix* w_IO;
+  const WeightMatrix* w_IO;
   ActivationFormat format;
   const float* const* x_S;
   int64_t slots;

@@ -28,14 +28,14 @@ void choose(const float* scores_E, const float* bias_E, int64_t experts, int64_t
 
 }  // namespace
 
-void route(float* logits_E, const float* bias_E, int64_t experts, int64_t k, double scaling,
-           int32_t* topk_ids_K, float* topk_weights_K) {
-  for (int64_t e = 0; e < experts; ++e) logits_E[e] = 1.0f / (1.0f + exp_fp32(-logits_E[e]));
-  choose(logits_E, bias_E, experts, k, topk_ids_K);
+void route(const float* logits_E, const float* bias_E, int64_t experts, int64_t k, double scaling,
+           float* scores_E, int32_t* topk_ids_K, float* topk_weights_K) {
+  for (int64_t e = 0; e < experts; ++e) scores_E[e] = 1.0f / (1.0f + exp_fp32(-logits_E[e]));
+  choose(scores_E, bias_E, experts, k, topk_ids_K);
   float total = 0.0f;
-  for (int64_t i = 0; i < k; ++i) total += logits_E[topk_ids_K[i]];
+  for (int64_t i = 0; i < k; ++i) total += scores_E[topk_ids_K[i]];
   for (int64_t i = 0; i < k; ++i) {
-    const float share = logits_E[topk_ids_K[i]] / (total + 1e-20f);
+    const float share = scores_E[topk_ids_K[i]] / (total + 1e-20f);
     topk_weights_K[i] = share * static_cast<float>(scaling);
   }
 }

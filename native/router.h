@@ -9,9 +9,9 @@ namespace mobilemoe {
 // Chooses the K largest of sigmoid(logits) + bias for one token and writes their ids, best
 // first, and their weights: the unbiased scores, normalised to sum `scaling`.
 // Ties: the lower index wins. NaN ranks last, so ids are always distinct and in range.
-// `logits_E` is overwritten with the scores.
-void route(float* logits_E, const float* bias_E, int64_t experts, int64_t k, double scaling,
-           int32_t* topk_ids_K, float* topk_weights_K);
+// `scores_E` receives the sigmoids; it may be `logits_E`.
+void route(const float* logits_E, const float* bias_E, int64_t experts, int64_t k, double scaling,
+           float* scores_E, int32_t* topk_ids_K, float* topk_weights_K);
 
 // The T K choices sorted by expert, stable in token order (a counting sort).
 struct Dispatch {

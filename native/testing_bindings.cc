@@ -17,6 +17,9 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace mobilemoe {
+
+void bind_probe(nb::module_& module);
+
 namespace {
 
 template <class T, size_t N>
@@ -33,6 +36,14 @@ Int4Matrix matrix_of(const Array<uint8_t, 2>& qweight, const Array<uint16_t, 2>&
   return {qweight.data(), reinterpret_cast<const uint8_t*>(scale.data()), rows, columns};
 }
 
+// The bits of BF16 as bytes [rows, 2 * columns]: bytes, so that they may lie unaligned.
+Bf16Matrix matrix_of(const Array<uint8_t, 2>& bits) {
+  if (dim(bits, 1) % (2 * kGroupSize) != 0) {
+    throw InvalidArgument("bits must be BF16 with a multiple of 32 columns");
+  }
+  return {bits.data(), dim(bits, 0), dim(bits, 1) / 2};
+}
+
 void require_width(int64_t width, int64_t expected) {
   if (width != expected) throw InvalidArgument("x has the wrong width for the matrix");
 }
@@ -42,35 +53,53 @@ ActivationFormat format_of(bool int8) {
 }
 
 // y [T, O] = x [T, I] w^T, w [O, I].
-nb::object linear(const Array<uint8_t, 2>& qweight, const Array<uint16_t, 2>& scale,
-                  const Array<float, 2>& x, bool int8, const std::string& kernel, int threads) {
-  const Int4Matrix w = matrix_of(qweight, scale);
-  const int64_t tokens = dim(x, 0);
-  require_width(dim(x, 1), w.columns);
+nb::object linear_product(const WeightMatrix& w, const Array<float, 2>& x, bool int8,
+                          const std::string& kernel, int threads) {
+  const int64_t tokens = dim(x, 0), rows = rows_of(w), columns = columns_of(w);
+  require_width(dim(x, 1), columns);
   const Kernels& kernels = choose_kernels(kernel);
   ThreadPool pool(std::clamp(threads, 1, 64));
-  ActivationBuffer buffer(format_of(int8), tokens, w.columns);
-  const Activations rows = buffer.prepare(pool, kernels, x.data(), tokens, w.columns);
-  std::vector<float> y(static_cast<size_t>(tokens * w.rows));
-  const Product product[] = {LinearProduct{&w, &rows, y.data()}};
+  ActivationBuffer buffer(format_of(int8), tokens, columns);
+  const Activations activations = buffer.prepare(pool, kernels, x.data(), tokens, columns);
+  std::vector<float> y(static_cast<size_t>(tokens * rows));
+  const Product product[] = {LinearProduct{&w, &activations, y.data()}};
   run_products(pool, kernels, product);
-  return to_numpy(std::move(y), {tokens, w.rows});
+  return to_numpy(std::move(y), {tokens, rows});
 }
 
 // y [S, O] = x [S, I] w, w [I, O].
-nb::object expert(const Array<uint8_t, 2>& qweight, const Array<uint16_t, 2>& scale,
-                  const Array<float, 2>& x, bool int8, const std::string& kernel, int threads) {
-  const Int4Matrix w = matrix_of(qweight, scale);
-  const int64_t slots = dim(x, 0);
-  require_width(dim(x, 1), w.rows);
-  if (w.rows % kGroupSize != 0) throw InvalidArgument("inputs must be a multiple of 32");
+nb::object expert_product(const WeightMatrix& w, const Array<float, 2>& x, bool int8,
+                          const std::string& kernel, int threads) {
+  const int64_t slots = dim(x, 0), rows = rows_of(w), columns = columns_of(w);
+  require_width(dim(x, 1), rows);
+  if (rows % kGroupSize != 0) throw InvalidArgument("inputs must be a multiple of 32");
   ThreadPool pool(std::clamp(threads, 1, 64));
   std::vector<const float*> inputs;
-  for (int64_t s = 0; s < slots; ++s) inputs.push_back(x.data() + s * w.rows);
-  std::vector<float> y(static_cast<size_t>(slots * w.columns));
+  for (int64_t s = 0; s < slots; ++s) inputs.push_back(x.data() + s * rows);
+  std::vector<float> y(static_cast<size_t>(slots * columns));
   const Product product[] = {ExpertProduct{&w, format_of(int8), inputs.data(), slots, y.data()}};
   run_products(pool, choose_kernels(kernel), product);
-  return to_numpy(std::move(y), {slots, w.columns});
+  return to_numpy(std::move(y), {slots, columns});
+}
+
+nb::object linear(const Array<uint8_t, 2>& qweight, const Array<uint16_t, 2>& scale,
+                  const Array<float, 2>& x, bool int8, const std::string& kernel, int threads) {
+  return linear_product(matrix_of(qweight, scale), x, int8, kernel, threads);
+}
+
+nb::object expert(const Array<uint8_t, 2>& qweight, const Array<uint16_t, 2>& scale,
+                  const Array<float, 2>& x, bool int8, const std::string& kernel, int threads) {
+  return expert_product(matrix_of(qweight, scale), x, int8, kernel, threads);
+}
+
+nb::object linear_bf16(const Array<uint8_t, 2>& bits, const Array<float, 2>& x,
+                       const std::string& kernel, int threads) {
+  return linear_product(matrix_of(bits), x, false, kernel, threads);
+}
+
+nb::object expert_bf16(const Array<uint8_t, 2>& bits, const Array<float, 2>& x,
+                       const std::string& kernel, int threads) {
+  return expert_product(matrix_of(bits), x, false, kernel, threads);
 }
 
 // (values int8 [I], scales [I / 32], sums [I / 32]) of one row.
@@ -90,10 +119,11 @@ nb::tuple route_token(const Array<float, 1>& logits, const Array<float, 1>& bias
                       double scaling) {
   const int64_t experts = dim(logits, 0);
   if (dim(bias, 0) != experts || k < 1 || k > experts) throw InvalidArgument("bad router shapes");
-  std::vector<float> scores(logits.data(), logits.data() + experts);
+  std::vector<float> scores(static_cast<size_t>(experts));
   std::vector<int32_t> ids(static_cast<size_t>(k));
   std::vector<float> weights(static_cast<size_t>(k));
-  route(scores.data(), bias.data(), experts, k, scaling, ids.data(), weights.data());
+  route(logits.data(), bias.data(), experts, k, scaling, scores.data(), ids.data(),
+        weights.data());
   return nb::make_tuple(to_numpy(std::move(ids), {k}), to_numpy(std::move(weights), {k}));
 }
 
@@ -140,11 +170,14 @@ void bind_testing(nb::module_& module) {
              "threads"_a = 1);
   module.def("expert", &expert, "qweight"_a, "scale"_a, "x"_a, "int8"_a, "kernel"_a,
              "threads"_a = 1);
+  module.def("linear_bf16", &linear_bf16, "bits"_a, "x"_a, "kernel"_a, "threads"_a = 1);
+  module.def("expert_bf16", &expert_bf16, "bits"_a, "x"_a, "kernel"_a, "threads"_a = 1);
   module.def("quantize", &quantize, "x"_a, "kernel"_a);
   module.def("route", &route_token, "logits"_a, "bias"_a, "k"_a, "scaling"_a);
   module.def("dispatch", &dispatch_tokens, "topk_ids"_a, "experts"_a);
   module.def("attend", &attend, "q"_a, "k"_a, "v"_a, "factor"_a, "kernel"_a);
   module.def("exp", &exponential, "x"_a);
+  bind_probe(module);
 }
 
 }  // namespace mobilemoe

@@ -22,12 +22,12 @@ def load(
     path: str | _Path,
     threads: int | None = None,
     context: int | None = None,
-    activations: Activations = "int8",
+    activations: Activations | None = None,
 ) -> Model:
-    """Open an INT4 checkpoint folder in the native engine; see `mobilemoe.engine.load`.
+    """Open a checkpoint folder, INT4 or BF16, in the native engine; see `mobilemoe.engine.load`.
 
     Raises:
-        CheckpointError: if the folder or one of its files is missing, damaged, or not INT4.
+        CheckpointError: if the folder or one of its files is missing or damaged.
         MobileMoEError: for an argument outside its range, or a missing native module.
     """
     from mobilemoe.engine import load as load_engine  # keeps `import mobilemoe` light

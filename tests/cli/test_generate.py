@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mobilemoe import engine
+from mobilemoe.checkpoint import open_checkpoint, write_checkpoint
 
 from .conftest import Run
 
@@ -50,6 +51,21 @@ def test_exact_mode_and_stop(run: Run, base_model: Path) -> None:
     stopped = json.loads(run(*exact, "--stop", stop).stdout)
     assert stopped["text"] == text[: text.index(stop)]
     assert stopped["finish_reason"] == "stop"
+
+
+def test_bf16_weights_run_in_the_exact_mode(run: Run, base_model: Path, tmp_path: Path) -> None:
+    floats = {w.name: values for w, values in open_checkpoint(base_model).read_weights()}
+    tokenizer = (base_model / "tokenizer.json").read_text()
+    config = engine.load(base_model).config
+    write_checkpoint(tmp_path / "bf16", config, "bf16", floats.__getitem__, tokenizer)
+    arguments = ("--prompt", PROMPT, "--max-new-tokens", "6")
+    done = run("generate", tmp_path / "bf16", *arguments)
+    tokens = engine.load(tmp_path / "bf16").generate(PROMPT, max_new_tokens=6)
+    assert done.stdout == "".join(token.text for token in tokens) + "\n"
+    refused = run("generate", tmp_path / "bf16", *arguments, "--activations", "int8")
+    assert refused.returncode == 1
+    assert "activations is 'int8'; allowed: fp32" in refused.stderr
+    assert "hint: leave it out, or convert" in refused.stderr
 
 
 def test_a_full_context_is_noted_on_stderr(run: Run, base_model: Path) -> None:

@@ -15,9 +15,11 @@ from mobilemoe.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
 from mobilemoe.config import ModelConfig
 from mobilemoe.engine.native import instruction_set
 from mobilemoe.errors import MobileMoEError
+from mobilemoe.weights import WeightFormat
 
 DATA = Path(__file__).parents[1] / "data"
 INT4_FOLDERS = [DATA / "tiny-int4", DATA / "tiny-int4-hd64"]
+BF16_FOLDER = DATA / "tiny-bf16"
 
 SMALL = ModelConfig(
     vocab_size=37,
@@ -44,6 +46,8 @@ SHAPES = {
         SMALL, rope_scaling_factor=8.0, rope_original_max_position_embeddings=64
     ),
 }
+# How a checkpoint can be run: weight format and activations.
+MODES = [("int4", "fp32"), ("int4", "int8"), ("bf16", "fp32")]
 
 
 def available_kernels() -> list[str]:
@@ -56,7 +60,9 @@ def available_kernels() -> list[str]:
 KERNELS = available_kernels()
 
 
-def write_random(folder: Path, config: ModelConfig, seed: int = 0) -> Checkpoint:
+def write_random(
+    folder: Path, config: ModelConfig, weight_format: WeightFormat = "int4", seed: int = 0
+) -> Checkpoint:
     rng = np.random.default_rng(seed)
     shapes = {weight.name: weight for weight in config.weights()}
 
@@ -70,7 +76,7 @@ def write_random(folder: Path, config: ModelConfig, seed: int = 0) -> Checkpoint
         fan_in = weight.shape[1] if weight.kind in ("expert", "linear", "router") else 1
         return noise / np.float32(np.sqrt(fan_in))
 
-    return write_checkpoint(folder, config, "int4", read)
+    return write_checkpoint(folder, config, weight_format, read)
 
 
 def naive_logits(folder: Path, ids: list[int]) -> np.ndarray:
@@ -87,7 +93,8 @@ def naive_logits(folder: Path, ids: list[int]) -> np.ndarray:
         moe = config.is_moe_layer(i)
         ffn = moe_layer if moe else lambda h_TD, w, name, _: swiglu(h_TD, w, name)
         x_TD = x_TD + ffn(h_TD, w, layer + "feed_forward.", config)
-    return (rms(x_TD, config) * w["model.norm.weight"]) @ embedding.T
+    head = embedding if config.tie_word_embeddings else w["lm_head.weight"]
+    return (rms(x_TD, config) * w["model.norm.weight"]) @ head.T
 
 
 def rms(x, config):

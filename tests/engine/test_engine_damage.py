@@ -9,7 +9,7 @@ import struct
 
 import numpy as np
 import pytest
-from engine_support import DATA, INT4_FOLDERS
+from engine_support import BF16_FOLDER, INT4_FOLDERS, KERNELS
 
 from mobilemoe.engine import load
 from mobilemoe.errors import CheckpointError
@@ -25,8 +25,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def split():
-    content = GOOD.read_bytes()
+def split(path=GOOD):
+    content = path.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     return json.loads(content[8 : 8 + length]), content[8 + length :]
 
@@ -173,21 +173,85 @@ def test_truncation_while_in_use_is_an_error(folder):
     assert session.position == 1
 
 
-def test_nan_weights_never_break_the_routing(folder):
-    header, data = split()
-    for name in (ROUTER, "model.layers.1.feed_forward.expert_bias"):
+def spoil(path, bad, *names):
+    """The file's bytes with every BF16 (or the bytes of every F32) of `names` set to `bad`."""
+    header, data = split(path)
+    for name in names:
         begin, end = header[name]["data_offsets"]
-        data = data[:begin] + b"\xff" * (end - begin) + data[end:]
-    (folder / "model.safetensors").write_bytes(join(header, data))
-    for kernel in ("portable", "auto"):
+        data = data[:begin] + bad * ((end - begin) // len(bad)) + data[end:]
+    return join(header, data)
+
+
+@pytest.mark.parametrize("source", [*INT4_FOLDERS[:1], BF16_FOLDER], ids=lambda path: path.name)
+def test_nan_weights_never_break_the_routing(folder, source):
+    shutil.copy(source / "config.json", folder)
+    names = (ROUTER, "model.layers.1.feed_forward.expert_bias")
+    content = spoil(source / "model.safetensors", b"\xff", *names)
+    (folder / "model.safetensors").write_bytes(content)
+    for kernel in KERNELS:
         session = load(folder, threads=2, context=8, kernel=kernel).session()
         assert np.isnan(session.append([1, 2, 3])).all()
         assert session.routing()[1].tolist() == [[0, 1, 2, 3]] * 3
 
 
-def test_unquantised_checkpoint_is_refused_with_a_hint(folder):
-    with pytest.raises(CheckpointError, match="engine runs int4") as caught:
-        load(DATA / "tiny-bf16")
-    assert "INT4" in caught.value.hint
-    bf16 = (DATA / "tiny-bf16" / "model.safetensors").read_bytes()
-    check_refused(folder, bf16, "holds unquantised weights")
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    "bad", [b"\xff\xff", b"\x80\x7f", b"\x80\xff", b"\x01\x00"], ids=["nan", "inf", "-inf", "tiny"]
+)
+def test_bad_bf16_weights_never_pick_an_expert_out_of_range(folder, bad, kernel):
+    shutil.copy(BF16_FOLDER / "config.json", folder)
+    source = BF16_FOLDER / "model.safetensors"
+    for name in split(source)[0]:
+        (folder / "model.safetensors").write_bytes(spoil(source, bad, name))
+        session = load(folder, threads=1, context=8, kernel=kernel).session()
+        session.append([1, 2, 3])
+        chosen_LTK = session.routing()
+        assert chosen_LTK.min() >= 0 and chosen_LTK.max() < 12, name
+        assert (np.diff(np.sort(chosen_LTK, axis=-1)) > 0).all(), name  # no expert twice
+
+
+@pytest.mark.parametrize("source", [*INT4_FOLDERS, BF16_FOLDER], ids=lambda path: path.name)
+def test_tensors_at_odd_addresses_give_the_same_bits(folder, source):
+    shutil.copy(source / "config.json", folder)
+    header, data = split(source / "model.safetensors")
+    text = json.dumps(header).encode()
+    odd = text + b" " * (1 + len(text) % 2)  # odd length: every tensor moves to an odd address
+    (folder / "model.safetensors").write_bytes(join(odd, data))
+    for kernel in KERNELS:
+        moved, plain = (
+            load(path, 1, 8, kernel=kernel).logits([3, 1, 2]) for path in (folder, source)
+        )
+        assert moved.tobytes() == plain.tobytes()
+
+
+def with_routers_as(dtype, widen):
+    """The BF16 file with every router stored as `dtype`: `widen` of its bits."""
+    header, data = split(BF16_FOLDER / "model.safetensors")
+    pieces, position = [], 0
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        piece = data[begin:end]
+        if name.endswith("router.weight"):
+            piece = widen(np.frombuffer(piece, "<u2")).tobytes()
+            entry["dtype"] = dtype
+        entry["data_offsets"] = [position, position + len(piece)]
+        pieces.append(piece)
+        position += len(piece)
+    return join(header, b"".join(pieces))
+
+
+def test_a_bf16_file_may_hold_its_router_in_f32(folder):
+    shutil.copy(BF16_FOLDER / "config.json", folder)
+    f32 = with_routers_as("F32", lambda bits: bits.astype("<u4") << 16)
+    (folder / "model.safetensors").write_bytes(f32)
+    wide, plain = (load(path, 1, 8).logits([5, 6]) for path in (folder, BF16_FOLDER))
+    assert wide.tobytes() == plain.tobytes()
+    f16 = with_routers_as("F16", lambda bits: bits)
+    check_refused(folder, f16, r"router.weight is F16 \[12, 128\]; expected BF16 \[12, 128\]")
+
+
+def test_weights_of_the_other_format_are_refused(folder):
+    bf16 = (BF16_FOLDER / "model.safetensors").read_bytes()
+    check_refused(folder, bf16, "holds BF16 weights where INT4 is expected")
+    shutil.copy(BF16_FOLDER / "config.json", folder)
+    check_refused(folder, GOOD.read_bytes(), "holds INT4 weights where BF16 is expected")

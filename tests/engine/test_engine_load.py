@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
-from engine_support import INT4_FOLDERS, SMALL, write_random
+from engine_support import BF16_FOLDER, INT4_FOLDERS, SMALL, write_random
 
+import mobilemoe
 from mobilemoe.engine import default_threads, load, native
 from mobilemoe.errors import CheckpointError, MobileMoEError
 
@@ -49,10 +51,33 @@ def test_bad_arguments_are_refused_with_a_hint(arguments, message):
     assert caught.value.hint
 
 
-def test_an_untied_head_is_refused(tmp_path):
-    write_random(tmp_path / "model", replace(SMALL, tie_word_embeddings=False))
-    with pytest.raises(CheckpointError, match="tie_word_embeddings is False"):
-        load(tmp_path / "model")
+def test_bf16_weights_run_with_fp32_activations_by_default():
+    assert load(BF16_FOLDER, threads=1).activations == "fp32"
+    assert mobilemoe.load(BF16_FOLDER, threads=1).activations == "fp32"
+    assert mobilemoe.load(FOLDER, threads=1).activations == "int8"
+
+
+def test_int8_activations_with_bf16_weights_are_refused():
+    with pytest.raises(MobileMoEError, match="activations is 'int8'; allowed: fp32") as caught:
+        load(BF16_FOLDER, activations="int8")
+    assert "mobilemoe convert" in caught.value.hint
+    native_model = load(BF16_FOLDER, threads=1)._native
+    with pytest.raises(ValueError, match="int8 is True; allowed for BF16 weights: False"):
+        native.native_module().Session(native_model, 8, True)
+
+
+@pytest.mark.parametrize("weight_format", ["int4", "bf16"])
+def test_an_untied_head_must_be_in_the_file_and_a_tied_one_must_not(tmp_path, weight_format):
+    untied = replace(SMALL, tie_word_embeddings=False)
+    for config, other, message in (
+        (SMALL, untied, r"lm_head\.\w+ is missing"),
+        (untied, SMALL, r"lm_head\.\w+ is unknown"),
+    ):
+        write_random(tmp_path / "model", config, weight_format)
+        write_random(tmp_path / "other", other, weight_format)
+        shutil.copy(tmp_path / "other" / "config.json", tmp_path / "model")
+        with pytest.raises(CheckpointError, match=message):
+            load(tmp_path / "model", threads=1)
 
 
 def test_heads_that_fill_no_int4_group_are_refused(tmp_path):

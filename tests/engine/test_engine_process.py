@@ -41,16 +41,19 @@ def run(code: str, *arguments: object) -> list[str]:
 
 FORK = """
 model = load(sys.argv[1], threads=int(sys.argv[2]), context=8)
-session = model.session()
+session, probe = model.session(), model.probe(1)
 session.append([1, 2])
+x = np.ones((1, 128), np.float32)
+calls = (lambda: session.append([3]), lambda: session.rewind(1), session.routing,
+         lambda: probe.head(x))
 child = os.fork()
 if child == 0:
-    for call in (lambda: session.append([3]), lambda: session.rewind(1), session.routing):
+    for call in calls:
         try:
             print(type(call()).__name__, flush=True)
         except MobileMoEError as error:
             print(error.message, "|", error.hint, flush=True)
-    del session, model, call
+    del session, probe, model, calls, call
     os._exit(0)
 print("child", os.waitpid(child, 0)[1], "parent", session.append([3]).shape)
 """
@@ -59,14 +62,16 @@ print("child", os.waitpid(child, 0)[1], "parent", session.append([3]).shape)
 @pytest.mark.parametrize("threads", [2, 4])
 def test_a_forked_process_is_told_to_load_again(threads):
     *refusals, last = run(FORK, FOLDER, threads)
-    assert len(refusals) == 3
+    assert len(refusals) == 4
     for line in refusals:
         assert f"threads is {threads}; allowed after a fork: 1 | load the model in the" in line
     assert last == "child 0 parent (512,)"
 
 
 def test_a_forked_process_can_go_on_with_one_thread():
-    assert run(FORK, FOLDER, 1) == ["ndarray", "NoneType", "ndarray", "child 0 parent (512,)"]
+    *answers, last = run(FORK, FOLDER, 1)
+    assert answers == ["ndarray", "NoneType", "ndarray", "ndarray"]
+    assert last == "child 0 parent (512,)"
 
 
 # A signal five milliseconds into an append that takes many more: it is seen at the next pause.
@@ -112,10 +117,14 @@ except Interrupt:
 def test_a_signal_handler_that_calls_the_model_gets_an_error_and_no_deadlock(long_model):
     code = """
 messages = []
+probe, x = model.probe(1), np.ones((1, 96), np.float32)
+
+def probe_head():
+    return probe.head(x)
 
 def handle():
     signal.setitimer(signal.ITIMER_REAL, 0)
-    for call in (lambda: other.append([1]), lambda: other.rewind(0), other.routing):
+    for call in (lambda: other.append([1]), lambda: other.rewind(0), other.routing, probe_head):
         try:
             call()
         except MobileMoEError as error:
@@ -127,7 +136,7 @@ while not messages:  # on a busy machine the signal may come too early
 print(len(messages), *set(messages), session.position, sep="\\n")
 """
     refused, message, position = run(ALARM + code, long_model)
-    assert refused == "3" and position == "3003"
+    assert refused == "4" and position == "3003"
     assert message.startswith("the model is called while it computes in the same thread")
 
 

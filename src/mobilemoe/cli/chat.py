@@ -12,7 +12,6 @@ import typer
 from mobilemoe.cli.generate import stream
 from mobilemoe.cli.guard import print_error
 from mobilemoe.cli.sampling import (
-    Activations,
     ActivationsOption,
     Context,
     MaxNewTokens,
@@ -43,7 +42,7 @@ def chat(
     seed: Seed = None,
     threads: Threads = None,
     context: Context = None,
-    activations: ActivationsOption = Activations.int8,
+    activations: ActivationsOption = None,
 ) -> None:
     """Talk to a model, one line per message; /quit or Ctrl-D ends it."""
     from mobilemoe import engine
@@ -51,7 +50,12 @@ def chat(
 
     folder = open_checkpoint(path).folder
     chat_format, tokenizer = ChatFormat.from_folder(folder), Tokenizer.from_folder(folder)
-    model = engine.load(path, threads=threads, context=context, activations=activations.value)
+    model = engine.load(
+        path,
+        threads=threads,
+        context=context,
+        activations=activations.value if activations else None,
+    )
 
     def encode(messages: list[Message]) -> list[int]:
         return tokenizer.encode(chat_format.render(messages), add_bos=False)  # BOS is in it

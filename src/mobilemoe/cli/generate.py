@@ -10,7 +10,6 @@ import typer
 
 from mobilemoe.cli.output import JsonOption, print_json
 from mobilemoe.cli.sampling import (
-    Activations,
     ActivationsOption,
     Context,
     MaxNewTokens,
@@ -45,13 +44,18 @@ def generate(
     stop: Stop = None,
     threads: Threads = None,
     context: Context = None,
-    activations: ActivationsOption = Activations.int8,
+    activations: ActivationsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Continue a text; the continuation is streamed to stdout."""
     from mobilemoe import engine
 
-    model = engine.load(path, threads=threads, context=context, activations=activations.value)
+    model = engine.load(
+        path,
+        threads=threads,
+        context=context,
+        activations=activations.value if activations else None,
+    )
     tokens = model.generate(
         prompt,
         max_new_tokens=max_new_tokens,

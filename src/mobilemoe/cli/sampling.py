@@ -23,4 +23,7 @@ Seed = Annotated[int | None, typer.Option(min=0, help="Same seed, same text.")]
 Stop = Annotated[list[str] | None, typer.Option(help="Text that ends the answer; repeatable.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Default: chosen by the engine.")]
 Context = Annotated[int | None, typer.Option(min=1, help="Tokens to keep; default: the model's.")]
-ActivationsOption = Annotated[Activations, typer.Option(help="int8 is fast, fp32 is exact.")]
+ActivationsOption = Annotated[
+    Activations | None,
+    typer.Option(help="int8 is fast, fp32 is exact; default: int8, for BF16 weights fp32."),
+]

@@ -1,4 +1,4 @@
-# The C++ module; native/bindings.cc defines it.
+# The C++ module; native/bindings.cc and native/probe_bindings.cc define it.
 from collections.abc import Mapping
 
 import numpy as np
@@ -8,7 +8,12 @@ class ModelFileError(Exception): ...
 
 class Model:
     def __init__(
-        self, path: str, config: Mapping[str, object], threads: int, kernel: str
+        self,
+        path: str,
+        config: Mapping[str, object],
+        threads: int,
+        kernel: str,
+        weight_format: str,
     ) -> None: ...
     @property
     def threads(self) -> int: ...
@@ -27,3 +32,14 @@ class Session:
     def context(self) -> int: ...
 
 def instruction_set(kernel: str = "auto") -> str: ...
+
+class testing:  # a submodule; of its functions only tests know
+    class LayerProbe:
+        def __init__(self, model: Model, tokens: int, int8: bool) -> None: ...
+        def attention(
+            self, layer: int, x_TD: npt.NDArray[np.float32]
+        ) -> npt.NDArray[np.float32]: ...
+        def feed_forward(
+            self, layer: int, x_TD: npt.NDArray[np.float32]
+        ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int32]]: ...
+        def head(self, x_TD: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]: ...

@@ -1,4 +1,4 @@
-"""An INT4 checkpoint, ready to run: `load` and `Model`.
+"""A checkpoint, INT4 or BF16, ready to run: `load` and `Model`.
 
 T tokens, V vocabulary.
 """
@@ -19,6 +19,7 @@ from mobilemoe.config import ModelConfig
 from mobilemoe.engine.checks import is_integer, require
 from mobilemoe.engine.generation import Request, TextOutput, Token, generate_tokens
 from mobilemoe.engine.native import native_errors, native_module
+from mobilemoe.engine.probe import LayerProbe
 from mobilemoe.engine.sampling import Sampling
 from mobilemoe.engine.session import Session
 from mobilemoe.engine.stops import StopMatcher
@@ -39,28 +40,35 @@ def load(
     path: str | Path,
     threads: int | None = None,
     context: int | None = None,
-    activations: Activations = "int8",
+    activations: Activations | None = None,
     kernel: str = "auto",
 ) -> Model:
-    """Open the INT4 checkpoint folder `path` for running.
+    """Open the checkpoint folder `path`, INT4 or BF16, for running; weights stay in their file.
 
     `threads`: by default every CPU this process may use. `context`: tokens per session, by
     default 8192 or what the model allows. `activations`: "int8" is the fast mode, "fp32" the
-    exact one. `kernel`: the instruction set, "auto" for the best one of this CPU.
+    exact one; by default "int8" for INT4 weights, and "fp32", the only mode they run with, for
+    BF16 weights. `kernel`: the instruction set, "auto" for the best one of this CPU.
 
     Raises:
-        CheckpointError: if the folder or one of its files is missing, damaged, or not INT4.
+        CheckpointError: if the folder or one of its files is missing or damaged.
         MobileMoEError: for an argument outside its range, or a missing native module.
     """
     checkpoint = open_checkpoint(path)
     threads = default_threads() if threads is None else threads
     longest = checkpoint.config.max_position_embeddings
     context = min(DEFAULT_CONTEXT, longest) if context is None else context
-    _check_arguments(threads, context, longest, activations, kernel)
-    _check_runnable(checkpoint)
+    activations = _default_activations(checkpoint) if activations is None else activations
+    _check_arguments(threads, context, longest, kernel)
+    _check_activations(activations, checkpoint)
+    _check_path(str(checkpoint.folder))
     with native_errors():
         native = native_module().Model(
-            str(checkpoint.shards[0]), asdict(checkpoint.config), threads, kernel
+            str(checkpoint.shards[0]),
+            asdict(checkpoint.config),
+            threads,
+            kernel,
+            checkpoint.weight_format,
         )
     return Model(checkpoint, native, context, activations)
 
@@ -119,6 +127,16 @@ class Model:
         int8 = self._activations == "int8"
         return Session(self._native, self._context, int8, self.config.vocab_size)
 
+    def probe(self, tokens: int) -> LayerProbe:
+        """Return a probe of single layers, with room for inputs of `tokens` rows.
+
+        Raises:
+            MobileMoEError: for tokens outside 1 to `config.max_position_embeddings`.
+        """
+        int8 = self._activations == "int8"
+        layers, hidden_size = self.config.num_hidden_layers, self.config.hidden_size
+        return LayerProbe(self._native, tokens, int8, layers, hidden_size)
+
     def logits(self, ids: Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """Return the logits [T, V] after each of `ids`, teacher forced.
 
@@ -175,19 +193,27 @@ class Model:
         return ids
 
 
-def _check_arguments(
-    threads: int, context: int, longest: int, activations: str, kernel: str
-) -> None:
+def _default_activations(checkpoint: Checkpoint) -> Activations:
+    return "int8" if checkpoint.weight_format == "int4" else "fp32"
+
+
+def _check_arguments(threads: int, context: int, longest: int, kernel: str) -> None:
     valid = is_integer(threads) and 1 <= threads <= MAX_THREADS
     hint = "leave it out to use every CPU this process may use"
     require(valid, "threads", threads, f"1 to {MAX_THREADS}", hint)
     valid = is_integer(context) and 1 <= context <= longest
     hint = "leave it out for the model's own context"
     require(valid, "context", context, f"1 to {longest} (max_position_embeddings)", hint)
+    require(kernel in KERNELS, "kernel", kernel, ", ".join(KERNELS), "auto picks the best one")
+
+
+def _check_activations(activations: str, checkpoint: Checkpoint) -> None:
     allowed = ", ".join(get_args(Activations))
     valid = activations in get_args(Activations)
     require(valid, "activations", activations, allowed, "int8 is fast, fp32 is exact")
-    require(kernel in KERNELS, "kernel", kernel, ", ".join(KERNELS), "auto picks the best one")
+    valid = activations == "fp32" or checkpoint.weight_format == "int4"
+    hint = "leave it out, or convert the checkpoint to INT4 with `mobilemoe convert`"
+    require(valid, "activations", activations, "fp32 (the weights are BF16)", hint)
 
 
 def _check_path(path: str) -> None:
@@ -197,17 +223,3 @@ def _check_path(path: str) -> None:
         raise CheckpointError(
             f"{path!r}: the path is not UTF-8", hint="rename the folder; the engine needs UTF-8"
         ) from error
-
-
-def _check_runnable(checkpoint: Checkpoint) -> None:
-    _check_path(str(checkpoint.folder))
-    if checkpoint.weight_format != "int4":
-        raise CheckpointError(
-            f"{checkpoint.folder}: weights are {checkpoint.weight_format}; the engine runs int4",
-            hint="write it as INT4 first: mobilemoe convert FOLDER OUT --format int4",
-        )
-    if not checkpoint.config.tie_word_embeddings:
-        raise CheckpointError(
-            f"{checkpoint.folder}: tie_word_embeddings is False; the engine runs tied heads only",
-            hint="every released MobileMoE ties its head to the embedding",
-        )

@@ -1,8 +1,8 @@
-// The INT4 format on disk, and the small number formats around it.
+// The two formats of a weight matrix on disk, and the small number formats inside them.
 //
-// A weight matrix of R rows and C columns: `qweight` U8 [R, C/2] holds two's-complement
-// nibbles, low nibble first (even column); `scale` F16 [R, C/32]; value = nibble * scale of
-// its group of 32 along the row. Nothing here is ever expanded in memory.
+// INT4, R rows and C columns: `qweight` U8 [R, C/2] holds two's-complement nibbles, low nibble
+// first (even column); `scale` F16 [R, C/32]; value = nibble * scale of its group of 32 along
+// the row. BF16: `bits` [R, C], the upper halves of floats. Neither is ever expanded in memory.
 //
 // Everything is `static`: this header is compiled into the AVX2 file too, and the linker must
 // not pick that copy for the others.
@@ -16,9 +16,17 @@
 
 namespace mobilemoe {
 
+enum class WeightFormat { kInt4, kBf16 };
+
 struct Int4Matrix {
   const uint8_t* qweight = nullptr;
   const uint8_t* scale = nullptr;  // F16, possibly unaligned
+  int64_t rows = 0;
+  int64_t columns = 0;
+};
+
+struct Bf16Matrix {
+  const uint8_t* bits = nullptr;  // possibly unaligned
   int64_t rows = 0;
   int64_t columns = 0;
 };
@@ -29,6 +37,10 @@ struct Int4Matrix {
 
 [[maybe_unused]] static inline const uint8_t* row_scales(const Int4Matrix& w, int64_t row) {
   return w.scale + row * (w.columns / kGroupSize) * 2;
+}
+
+[[maybe_unused]] static inline const uint8_t* row_bits(const Bf16Matrix& w, int64_t row) {
+  return w.bits + row * w.columns * 2;
 }
 
 [[maybe_unused]] static inline uint16_t load_u16(const uint8_t* bytes) {
