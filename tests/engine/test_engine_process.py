@@ -194,3 +194,22 @@ def test_a_path_outside_utf8_is_refused(tmp_path):
     shutil.copytree(FOLDER, folder)
     with pytest.raises(CheckpointError, match="the path is not UTF-8"):
         load(folder, threads=1)
+
+
+@linux
+@pytest.mark.parametrize("weight_format", ["int4", "bf16"])
+def test_weights_stay_in_their_file(tmp_path, weight_format):
+    config = replace(SMALL, vocab_size=131_072, num_hidden_layers=1)  # 24 MiB in BF16
+    write_random(tmp_path / "model", config, weight_format)
+    code = """
+def own_memory():
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("RssAnon:")[1].split()[0]) * 1024
+
+load(sys.argv[1], threads=1)
+before = own_memory()
+logits_V = load(sys.argv[2], threads=1).session().append([1, 2])
+print(own_memory() - before)
+"""
+    (grown,) = run(code, FOLDER, tmp_path / "model")
+    assert int(grown) < 4 * 2**20, f"{int(grown) / 2**20:.1f} MiB"

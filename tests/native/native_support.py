@@ -1,4 +1,4 @@
-"""Random INT4 matrices and the kernels that this CPU runs."""
+"""Random INT4 and BF16 matrices and the kernels that this CPU runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mobilemoe.engine.native import instruction_set
 from mobilemoe.errors import MobileMoEError
-from mobilemoe.quant import dequantize, pack
+from mobilemoe.quant import dequantize, pack, round_bf16
 
 EPS = 2.0**-24  # half a unit in the last place of a float32 near 1
 
@@ -42,6 +42,22 @@ def random_int4(rows: int, columns: int, seed: int = 0, powers_of_two: bool = Fa
     scales = (exponents if powers_of_two else rng.uniform(0.002, 0.05, shape)).astype(np.float16)
     values = dequantize(integers, scales).astype(np.float64)
     return Int4(pack(integers), scales.view(np.uint16), integers.astype(np.float64), values)
+
+
+def bf16_bytes(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """[R, C] rounded to BF16, as bytes [R, 2 C] that begin at an odd address."""
+    bits = round_bf16(values).astype("<u2").view(np.uint8)
+    room = np.empty(bits.size + 1, np.uint8)
+    start = 1 - room.ctypes.data % 2
+    odd = room[start : start + bits.size].reshape(bits.shape)
+    odd[:] = bits
+    return odd
+
+
+def bf16_values(stored: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """What `bf16_bytes` stored, as float64."""
+    bits = stored.copy().view("<u2").astype(np.uint32) << 16
+    return bits.view(np.float32).astype(np.float64)
 
 
 def worst(actual: npt.NDArray[np.float32], expected: npt.NDArray[np.float64]) -> str:
