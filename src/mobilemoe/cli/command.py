@@ -10,6 +10,7 @@ from mobilemoe import __version__
 from mobilemoe.cli.chat import CHAT_EXAMPLES, chat
 from mobilemoe.cli.convert import CONVERT_EXAMPLES, convert
 from mobilemoe.cli.demo import DEMO_EXAMPLES, demo
+from mobilemoe.cli.doctor import DOCTOR_EXAMPLES, doctor
 from mobilemoe.cli.generate import GENERATE_EXAMPLES, generate
 from mobilemoe.cli.guard import guarded
 from mobilemoe.cli.info import INFO_EXAMPLES, info
@@ -57,6 +58,7 @@ app.command(epilog=INIT_EXAMPLES)(guarded(init))
 app.command(epilog=CONVERT_EXAMPLES)(guarded(convert))
 app.command(epilog=GENERATE_EXAMPLES)(guarded(generate))
 app.command(epilog=CHAT_EXAMPLES)(guarded(chat))
+app.command(epilog=DOCTOR_EXAMPLES)(guarded(doctor))
 
 
 def main() -> None:
