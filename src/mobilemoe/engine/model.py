@@ -63,7 +63,7 @@ def load(
     _check_path(str(checkpoint.folder))
     with native_errors():
         native = native_module().Model(
-            str(checkpoint.shards[0]),
+            [str(path) for path in checkpoint.shards],
             asdict(checkpoint.config),
             threads,
             kernel,
