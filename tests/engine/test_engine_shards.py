@@ -88,3 +88,14 @@ def test_a_truncated_shard_is_noticed_whichever_it_is(single, sharded):
         with pytest.raises(CheckpointError, match=f"{shard}: was truncated while in use"):
             model.logits([1])
         shard.write_bytes(intact)
+
+
+def test_an_index_that_contradicts_the_files_is_refused(sharded):
+    """The engine would find the tensor in any shard; the index is still wrong."""
+    path = sharded.folder / "model.safetensors.index.json"
+    names = [shard.name for shard in sharded.shards]
+    text = path.read_text().replace(f'model.norm.weight": "{names[-1]}', "@")
+    assert "@" in text
+    path.write_text(text.replace("@", f'model.norm.weight": "{names[0]}'))
+    with pytest.raises(CheckpointError, match="says model.norm.weight is in"):
+        load(sharded.folder, threads=1)
