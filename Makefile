@@ -29,8 +29,8 @@ demo: $(STAMPS)/demo
 	@$(BIN)/mobilemoe demo --minutes $(MINUTES) --seed $(SEED) --started-at $(START)
 
 test: lint
-	@echo "== tests"
-	@$(BIN)/python -m pytest
+	@echo "== tests, with the network unplugged"
+	@$(BIN)/python tools/offline.py $(BIN)/python -m pytest
 
 lint: $(STAMPS)/dev
 	@echo "== style and types"

@@ -23,10 +23,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mobilemoe import ModelConfig, engine
-from mobilemoe.checkpoint import write_checkpoint
+from mobilemoe.checkpoint import init_checkpoint
 from mobilemoe.profile.machine import this_machine, versions
 from mobilemoe.profile.worker import run_round
 from mobilemoe.weights import WeightFormat
@@ -36,22 +35,6 @@ MODES: dict[str, tuple[WeightFormat, engine.Activations]] = {
     "int4-exact": ("int4", "fp32"),
     "int4-int8": ("int4", "int8"),
 }
-
-
-def write_random(folder: Path, config: ModelConfig, weight_format: WeightFormat) -> None:
-    """Write a checkpoint whose products keep unit variance; the same weights in both formats."""
-    rng = np.random.default_rng(0)
-    weights = {weight.name: weight for weight in config.weights()}
-
-    def read(name: str) -> npt.NDArray[np.float32]:
-        weight = weights[name]
-        noise = rng.standard_normal(weight.shape, np.float32)
-        if weight.kind in ("norm", "expert_bias"):
-            return noise * np.float32(0.1) + np.float32(weight.kind == "norm")
-        fan_in = 1 if weight.kind == "embedding" else weight.shape[1]
-        return noise / np.float32(np.sqrt(fan_in))
-
-    write_checkpoint(folder, config, weight_format, read)
 
 
 def memory_mib() -> dict[str, float]:
@@ -110,8 +93,8 @@ def main() -> None:
     prompt_ids = np.random.default_rng(1).integers(0, config.vocab_size, arguments.prompt_tokens)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_random(folder / "bf16", config, "bf16")
-        write_random(folder / "int4", config, "int4")
+        for weight_format in ("bf16", "int4"):
+            init_checkpoint(folder / weight_format, config, weight_format, seed=0)
         memory = memory_of(folder / "bf16", prompt_ids.tolist(), arguments)
         speed = measure(folder, prompt_ids.tolist(), arguments)
     for mode, values in speed.items():

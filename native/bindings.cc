@@ -108,6 +108,7 @@ nb::object routing(const Session& session) {
 NB_MODULE(_native, module) {
   using namespace mobilemoe;
   module.doc() = "The native inference engine of mobilemoe.";
+  module.attr("compiler") = MOBILEMOE_COMPILER;
   nb::exception<ModelFileError>(module, "ModelFileError");
   nb::class_<Model>(module, "Model")
       .def(nb::new_(&open_model), "path"_a, "config"_a, "threads"_a, "kernel"_a,

@@ -48,6 +48,11 @@ def write_random(
     return write_checkpoint(folder, config, weight_format, read, **options)
 
 
+def weights_file(checkpoint: Checkpoint) -> Path:
+    """The one safetensors file of a checkpoint that is not sharded."""
+    return checkpoint.folder / "model.safetensors"
+
+
 def split(raw: bytes) -> tuple[dict[str, Any], bytes]:
     """Return header and tensor bytes of a safetensors file."""
     length = int.from_bytes(raw[:8], "little")

@@ -145,6 +145,6 @@ def test_weights_are_checked_when_they_are_opened_not_before(folder):
     (folder / "model.safetensors").unlink()
     checkpoint = open_checkpoint(folder)
     with pytest.raises(CheckpointError, match="cannot read"):
-        checkpoint.tensor_file()
+        checkpoint.tensors()
     with pytest.raises(CheckpointError, match="cannot read"):
         next(checkpoint.read_weights())

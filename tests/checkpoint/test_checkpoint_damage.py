@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 import pytest
-from checkpoint_support import DATA, SMALLEST, join, split, write_random
+from checkpoint_support import DATA, SMALLEST, join, split, weights_file, write_random
 
 from mobilemoe.checkpoint import Checkpoint, open_checkpoint
 from mobilemoe.checkpoint.layout import file_layout
@@ -26,17 +26,17 @@ def checkpoint(tmp_path) -> Checkpoint:
 def check_refused(checkpoint: Checkpoint, *words: str) -> CheckpointError:
     """Open the weights, expect a refusal with every one of `words`, and return it."""
     with pytest.raises(CheckpointError) as caught:
-        checkpoint.tensor_file()
-    for word in (str(checkpoint.weights_path), *words):
+        checkpoint.tensors()
+    for word in (str(weights_file(checkpoint)), *words):
         assert word in str(caught.value), (word, str(caught.value))
     return caught.value
 
 
 def damage(checkpoint: Checkpoint, edit, extra: bytes = b"") -> None:
     """Replace the header by what `edit` makes of it."""
-    header, data = split(checkpoint.weights_path.read_bytes())
+    header, data = split(weights_file(checkpoint).read_bytes())
     edited = edit(header)
-    checkpoint.weights_path.write_bytes(join(header if edited is None else edited, data + extra))
+    weights_file(checkpoint).write_bytes(join(header if edited is None else edited, data + extra))
 
 
 def set_entry(name: str, **values):
@@ -46,7 +46,7 @@ def set_entry(name: str, **values):
 
 def test_an_unchanged_rewrite_opens(checkpoint):
     damage(checkpoint, lambda header: None)
-    assert set(checkpoint.tensor_file().entries) == {t.name for t in file_layout(SMALLEST, "int4")}
+    assert set(checkpoint.tensors().entries) == {t.name for t in file_layout(SMALLEST, "int4")}
 
 
 def test_metadata_and_another_order_of_entries_are_no_damage(checkpoint):
@@ -59,53 +59,53 @@ def test_a_shifted_header_gives_the_same_weights(checkpoint):
     """Tensors may lie at odd addresses: the header's length is not always a multiple of 8."""
     before = [values for _, values in checkpoint.read_weights()]
     for extra in range(1, 9):
-        header, data = split(checkpoint.weights_path.read_bytes())
+        header, data = split(weights_file(checkpoint).read_bytes())
         header["__metadata__"] = {"pad": "x" * extra}
-        checkpoint.weights_path.write_bytes(join(header, data))
+        weights_file(checkpoint).write_bytes(join(header, data))
         after = [values for _, values in checkpoint.read_weights()]
         assert all(np.array_equal(a, b) for a, b in zip(after, before, strict=True))
-        assert checkpoint.tensor_file().read(ROUTER).flags.aligned
+        assert checkpoint.tensors().read(ROUTER).flags.aligned
 
 
 def test_a_missing_file(checkpoint):
-    checkpoint.weights_path.unlink()
+    weights_file(checkpoint).unlink()
     check_refused(checkpoint, "cannot read", "No such file")
 
 
 def test_a_folder_in_place_of_the_file(checkpoint):
-    checkpoint.weights_path.unlink()
-    checkpoint.weights_path.mkdir()
+    weights_file(checkpoint).unlink()
+    weights_file(checkpoint).mkdir()
     check_refused(checkpoint, "cannot read")
 
 
 def test_truncation_at_every_position_of_the_header_and_many_of_the_data(checkpoint):
-    size = checkpoint.weights_path.stat().st_size
-    entries = checkpoint.tensor_file().entries.values()
+    size = weights_file(checkpoint).stat().st_size
+    entries = checkpoint.tensors().entries.values()
     first = min(entry.start for entry in entries)
     borders = {edge + d for entry in entries for edge in (entry.start, entry.stop) for d in (-1, 0)}
     positions = sorted({*range(first), *range(first, size, 61), *borders, size - 1} - {size})
     for position in reversed(positions):  # from the end, so that each cut is made in place
-        os.truncate(checkpoint.weights_path, position)
+        os.truncate(weights_file(checkpoint), position)
         check_refused(checkpoint)
 
 
 def test_bytes_after_the_end(checkpoint):
-    size = checkpoint.weights_path.stat().st_size
+    size = weights_file(checkpoint).stat().st_size
     damage(checkpoint, lambda header: None, extra=b"\0")
     check_refused(checkpoint, "bytes, its header needs")
-    assert checkpoint.weights_path.stat().st_size != size
+    assert weights_file(checkpoint).stat().st_size != size
 
 
 @pytest.mark.parametrize("length", [2**64 - 1, 2**63, 100_000_001, 50_000])
 def test_a_header_longer_than_the_file(checkpoint, length):
-    raw = checkpoint.weights_path.read_bytes()
-    checkpoint.weights_path.write_bytes(length.to_bytes(8, "little") + raw[8:])
+    raw = weights_file(checkpoint).read_bytes()
+    weights_file(checkpoint).write_bytes(length.to_bytes(8, "little") + raw[8:])
     check_refused(checkpoint, f"header says {length} bytes, the file has {len(raw)}")
 
 
 def test_a_header_beyond_the_limit_is_not_read(checkpoint):
     """A sparse file of 200 MB: its length would fit, its header is refused unread."""
-    with checkpoint.weights_path.open("wb") as file:
+    with weights_file(checkpoint).open("wb") as file:
         file.write((150_000_000).to_bytes(8, "little"))
         file.truncate(200_000_000)
     check_refused(checkpoint, "header says 150000000 bytes")
@@ -176,11 +176,11 @@ def test_malformed_entries(checkpoint, entry):
 
 @pytest.mark.parametrize("bad", [-1, 1.0, "32", True, None, [32], float("nan")], ids=repr)
 def test_sizes_and_offsets_that_are_no_counts(checkpoint, bad):
-    header, _ = split(checkpoint.weights_path.read_bytes())
+    header, _ = split(weights_file(checkpoint).read_bytes())
     start, stop = header[NORM]["data_offsets"]
-    intact = checkpoint.weights_path.read_bytes()
+    intact = weights_file(checkpoint).read_bytes()
     for values in ({"shape": [bad]}, {"data_offsets": [bad, stop]}, {"data_offsets": [start, bad]}):
-        checkpoint.weights_path.write_bytes(intact)
+        weights_file(checkpoint).write_bytes(intact)
         damage(checkpoint, set_entry(NORM, **values))
         check_refused(checkpoint, f"{NORM} has a negative or non-integer size")
 
@@ -209,7 +209,7 @@ def test_a_dtype_of_the_right_size_is_still_the_wrong_one(checkpoint):
 
 
 def test_a_bf16_router_belongs_to_bf16_files_only(tmp_path, checkpoint):
-    header, _ = split(checkpoint.weights_path.read_bytes())
+    header, _ = split(weights_file(checkpoint).read_bytes())
     E, D = header[ROUTER]["shape"]
     damage(checkpoint, set_entry(ROUTER, dtype="BF16", shape=[2 * E, D]))
     check_refused(checkpoint, f"{ROUTER} is BF16 [{2 * E}, {D}]; allowed: F32 [{E}, {D}]")
@@ -232,22 +232,22 @@ def test_a_gap(checkpoint):
 
 
 def test_an_overlap(checkpoint):
-    header, _ = split(checkpoint.weights_path.read_bytes())
+    header, _ = split(weights_file(checkpoint).read_bytes())
     twin = header["model.layers.0.self_attn.k_proj.qweight"]["data_offsets"]
     damage(checkpoint, set_entry("model.layers.0.self_attn.v_proj.qweight", data_offsets=twin))
     check_refused(checkpoint, "starts at byte", "expected")
 
 
 def test_an_overlap_that_leaves_no_gap(checkpoint):
-    header, data = split(checkpoint.weights_path.read_bytes())
+    header, data = split(weights_file(checkpoint).read_bytes())
     assert header[NORM]["data_offsets"] == [len(data) - 64, len(data)]
     header[NORM]["data_offsets"] = [0, 64]  # within the embedding; its own bytes are gone
-    checkpoint.weights_path.write_bytes(join(header, data[:-64]))
+    weights_file(checkpoint).write_bytes(join(header, data[:-64]))
     check_refused(checkpoint, "starts at byte", "expected")
 
 
 def test_a_tensor_beyond_the_end(checkpoint):
-    header, data = split(checkpoint.weights_path.read_bytes())
+    header, data = split(weights_file(checkpoint).read_bytes())
     last = max(header, key=lambda name: header[name]["data_offsets"])
     start, stop = header[last]["data_offsets"]
     assert stop == len(data)
@@ -256,10 +256,10 @@ def test_a_tensor_beyond_the_end(checkpoint):
 
 
 def test_every_missing_tensor_is_named(checkpoint):
-    intact = checkpoint.weights_path.read_bytes()
+    intact = weights_file(checkpoint).read_bytes()
     header, _ = split(intact)
     for name in header:
-        checkpoint.weights_path.write_bytes(intact)
+        weights_file(checkpoint).write_bytes(intact)
         damage(checkpoint, lambda h, name=name: h.update({f"{name}.moved": h.pop(name)}))
         check_refused(checkpoint, f"tensor {name} is missing")
 
@@ -279,15 +279,15 @@ def test_weights_of_another_config(tmp_path):
     other = open_checkpoint(DATA / "tiny-int4")
     mixed = Checkpoint(DATA / "tiny-int4-hd64", other.config, "int4")
     with pytest.raises(CheckpointError, match="do not belong together"):
-        mixed.tensor_file()
+        mixed.tensors()
     as_bf16 = Checkpoint(DATA / "tiny-int4", other.config, "bf16")
     with pytest.raises(CheckpointError, match=r"model.embed_tokens.weight is missing"):
-        as_bf16.tensor_file()
+        as_bf16.tensors()
 
 
 def test_no_changed_header_byte_raises_anything_else(checkpoint):
     """One byte of the header becomes another: the file still opens, or is refused."""
-    raw = bytearray(checkpoint.weights_path.read_bytes())
+    raw = bytearray(weights_file(checkpoint).read_bytes())
     end = 8 + int.from_bytes(raw[:8], "little")
     rng = random.Random(0)
     refusals = 0
@@ -295,9 +295,9 @@ def test_no_changed_header_byte_raises_anything_else(checkpoint):
     for position in positions:
         changed = raw.copy()
         changed[position] = rng.choice(b'"{}[],:09-.eN\\\x00\xff') ^ (position < 8)
-        checkpoint.weights_path.write_bytes(changed)
+        weights_file(checkpoint).write_bytes(changed)
         try:
-            checkpoint.tensor_file()
+            checkpoint.tensors()
         except CheckpointError:
             refusals += 1
     assert refusals > 0.9 * len(positions)

@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from checkpoint_support import CONFIGS, DATA
+from checkpoint_support import CONFIGS, DATA, weights_file
 from safetensors import safe_open
 
 from mobilemoe.checkpoint import open_checkpoint
+from mobilemoe.checkpoint.header import encode_header
 from mobilemoe.checkpoint.layout import file_layout
-from mobilemoe.checkpoint.tensor_file import encode_header
 from mobilemoe.config import ModelConfig
 
 LAYER_INT4 = {
@@ -112,17 +112,17 @@ def test_tiny_folders_open_with_the_expected_config(name):
     assert checkpoint.config.num_hidden_layers == layers
     assert checkpoint.config.eos_token_id == (2, 3)
     assert checkpoint.config.rope_scaling_factor == 16
-    file = checkpoint.tensor_file()
+    file = checkpoint.tensors()
     assert file.tensor_bytes == checkpoint.config.weight_bytes(weight_format)
-    size = checkpoint.weights_path.stat().st_size
-    assert size == 8 + file.header_bytes + file.tensor_bytes
+    size = weights_file(checkpoint).stat().st_size
+    assert size == file.header_bytes + file.tensor_bytes == file.file_bytes
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_tensors_are_those_that_the_safetensors_library_reads(name):
     checkpoint = open_checkpoint(DATA / name)
-    file = checkpoint.tensor_file()
-    with safe_open(checkpoint.weights_path, framework="pt") as reference:
+    file = checkpoint.tensors()
+    with safe_open(weights_file(checkpoint), framework="pt") as reference:
         assert set(reference.keys()) == set(file.entries)
         for tensor in file.entries:
             expected = reference.get_tensor(tensor)
@@ -146,7 +146,7 @@ def test_every_weight_is_read_once_in_its_shape(name):
 
 def test_an_int4_weight_is_nibble_times_scale_of_its_group():
     checkpoint = open_checkpoint(DATA / "tiny-int4")
-    file = checkpoint.tensor_file()
+    file = checkpoint.tensors()
     name = "model.layers.1.feed_forward.experts.down"
     packed, scales = file.read(f"{name}_qweight"), file.read(f"{name}_scale")
     weights = {w.name: values for w, values in checkpoint.read_weights()}

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_support import CONFIGS, DATA, SMALLEST, folder_bytes, random_weights, write_random
+from checkpoint_support import (
+    CONFIGS,
+    DATA,
+    SMALLEST,
+    folder_bytes,
+    random_weights,
+    weights_file,
+    write_random,
+)
 from safetensors.torch import load_file
 
 from mobilemoe.checkpoint import open_checkpoint, write_checkpoint
@@ -51,7 +59,7 @@ def test_int4_round_trip_equals_the_reference_quantisation(config, tmp_path):
 
 def test_stored_int4_tensors_are_packed_integers_and_float16_scales(tmp_path):
     checkpoint = write_random(tmp_path / "model")
-    raw, floats = checkpoint.tensor_file(), random_weights(SMALLEST)
+    raw, floats = checkpoint.tensors(), random_weights(SMALLEST)
     integers, scales = quantize(floats["model.layers.0.self_attn.q_proj.weight"])
     name = "model.layers.0.self_attn.q_proj"
     assert np.array_equal(raw.read(f"{name}.qweight"), pack(integers))
@@ -66,7 +74,7 @@ def test_rewriting_the_bf16_oracle_gives_the_same_tensor_bytes(tmp_path):
     source = open_checkpoint(DATA / "tiny-bf16")
     floats = {weight.name: values for weight, values in source.read_weights()}
     copy = write_checkpoint(tmp_path / "copy", source.config, "bf16", floats.__getitem__)
-    theirs, ours = source.tensor_file(), copy.tensor_file()
+    theirs, ours = source.tensors(), copy.tensors()
     for weight in source.config.weights():
         if theirs.entries[weight.name].dtype == "BF16":
             expected = theirs.read(weight.name)
@@ -83,8 +91,8 @@ def test_same_weights_give_the_same_bytes(tmp_path):
 
 def test_other_libraries_read_the_file(tmp_path):
     checkpoint = write_random(tmp_path / "model")
-    tensors = load_file(checkpoint.weights_path)
-    assert set(tensors) == set(checkpoint.tensor_file().entries)
+    tensors = load_file(weights_file(checkpoint))
+    assert set(tensors) == set(checkpoint.tensors().entries)
 
 
 def test_config_json_is_in_the_released_form(tmp_path):

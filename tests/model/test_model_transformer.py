@@ -168,7 +168,7 @@ def test_from_pretrained_rejects_a_missing_folder(tmp_path):
 def test_from_pretrained_rejects_damaged_weights(tmp_path):
     checkpoint = open_checkpoint(DATA / "tiny-bf16")
     (tmp_path / "config.json").write_bytes((checkpoint.folder / "config.json").read_bytes())
-    raw = checkpoint.weights_path.read_bytes()
+    raw = checkpoint.shards[0].read_bytes()
     (tmp_path / "model.safetensors").write_bytes(raw[:-1])
     with pytest.raises(CheckpointError, match="header needs"):
         MobileMoE.from_pretrained(tmp_path)

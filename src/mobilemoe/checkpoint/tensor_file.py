@@ -1,13 +1,14 @@
-"""safetensors files, validated before anything is mapped and written without a copy in memory.
+"""Reading tensors from one or several safetensors files, in slices and without a map.
 
-The format is an 8-byte little-endian header length, a JSON header, then the tensors. Ours is a
-reader of its own because numpy has no bfloat16 and because every refusal names file, tensor,
-what was found and what is allowed.
+A reader of its own because numpy has no bfloat16 and because every refusal names file, tensor,
+what was found and what is allowed. Slices are read, not mapped: a file that is truncated
+meanwhile is an error here, where touching a map would be a bus error.
 """
 
 from __future__ import annotations
 
-import json
+import os
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -18,187 +19,177 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mobilemoe.atomic import atomic_file
-from mobilemoe.checkpoint.layout import DTYPE_BYTES, StoredTensor
+from mobilemoe.checkpoint.header import (
+    HINT,
+    NUMPY_DTYPES,
+    PREFIX_BYTES,
+    Entry,
+    header_length,
+    header_limit,
+    parse_header,
+    printable,
+)
+from mobilemoe.checkpoint.layout import StoredTensor
+from mobilemoe.checkpoint.text_files import open_regular
 from mobilemoe.errors import CheckpointError
 
-HEADER_LIMIT = 100_000_000
-NUMPY_DTYPES: Mapping[str, type[np.generic]] = MappingProxyType(
-    {"U8": np.uint8, "F16": np.float16, "BF16": np.uint16, "F32": np.float32}
-)
-HINT = "the file is damaged or incomplete; download or export it again"
+READ_BYTES = 1 << 24  # per system call
 
 
-@dataclass(frozen=True)
-class Entry:
-    """Where one tensor lies: dtype, shape and byte range from the start of the file."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True)
 class TensorFile:
-    """A validated, memory-mapped safetensors file."""
+    """One validated safetensors file, open for reading as long as this object lives."""
 
-    path: Path
-    header_bytes: int
-    entries: Mapping[str, Entry]
-    data: npt.NDArray[np.uint8]
-
-    @classmethod
-    def open(cls, path: Path) -> TensorFile:
-        """Validate the header of `path` and map it.
+    def __init__(self, path: Path, layout: tuple[StoredTensor, ...]) -> None:
+        """Open `path`, whose tensors are all or some of `layout`, and check its header.
 
         Raises:
             CheckpointError: if the file is missing, truncated or inconsistent.
         """
-        size, header_bytes, header = _read_header(path)
-        entries = {
-            name: _entry(path, name, value, 8 + header_bytes)
-            for name, value in header.items()
-            if name != "__metadata__"
-        }
-        _check_cover(path, entries, 8 + header_bytes, size)
-        data = np.memmap(path, np.uint8, mode="r")
-        return cls(path, header_bytes, MappingProxyType(entries), data)
+        self.path = path
+        try:
+            self._descriptor = open_regular(path)
+            weakref.finalize(self, os.close, self._descriptor)
+            self.file_bytes = os.fstat(self._descriptor).st_size
+            prefix = os.pread(self._descriptor, PREFIX_BYTES, 0)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise CheckpointError(f"cannot read {path}: {reason}", hint=HINT) from error
+        self.header_bytes = header_length(prefix, self.file_bytes, header_limit(layout), path)
+        text = self._read_bytes(PREFIX_BYTES, self.header_bytes).tobytes()
+        self.entries: Mapping[str, Entry] = MappingProxyType(
+            parse_header(text, self.file_bytes, len(layout), path)
+        )
+
+    def rows(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return rows [start, stop) of tensor `name`, all axes but the last flattened.
+
+        BF16 comes as uint16 bit patterns. A vector is one row.
+
+        Raises:
+            CheckpointError: if the file has been truncated since it was opened.
+        """
+        entry = self.entries[name]
+        dtype = np.dtype(NUMPY_DTYPES[entry.dtype])
+        width = entry.shape[-1] if entry.shape else 1
+        row_bytes = width * dtype.itemsize
+        raw = self._read_bytes(entry.start + start * row_bytes, (stop - start) * row_bytes)
+        return raw.view(dtype).reshape(stop - start, width)
+
+    def read(self, name: str) -> npt.NDArray[Any]:
+        """Return tensor `name` as stored, in its shape; raises as `rows`."""
+        shape = self.entries[name].shape
+        return self.rows(name, 0, prod(shape[:-1])).reshape(shape)
+
+    def _read_bytes(self, offset: int, count: int) -> npt.NDArray[np.uint8]:
+        out = np.empty(count, np.uint8)
+        done = 0
+        while done < count:
+            try:
+                piece = os.pread(self._descriptor, min(READ_BYTES, count - done), offset + done)
+            except OSError as error:
+                raise CheckpointError(f"cannot read {self.path}: {error.strerror}") from error
+            if not piece:
+                raise CheckpointError(f"{self.path}: was truncated while in use", hint=HINT)
+            out[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
+            done += len(piece)
+        return out
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """All tensors of a checkpoint, over its files; `open_tensors` makes and checks it."""
+
+    files: tuple[TensorFile, ...]
+    homes: Mapping[str, TensorFile]
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """Where each tensor lies in its file."""
+        return {name: file.entries[name] for name, file in self.homes.items()}
 
     @property
     def tensor_bytes(self) -> int:
-        """Bytes of all tensors, header not included."""
+        """Bytes of all tensors, headers not included."""
         return sum(entry.stop - entry.start for entry in self.entries.values())
 
+    @property
+    def header_bytes(self) -> int:
+        """Bytes of all headers, their length prefixes included."""
+        return sum(PREFIX_BYTES + file.header_bytes for file in self.files)
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(file.file_bytes for file in self.files)
+
+    def dtype(self, name: str) -> str:
+        """Return the stored dtype of tensor `name`."""
+        return self.homes[name].entries[name].dtype
+
     def read(self, name: str) -> npt.NDArray[Any]:
-        """Return tensor `name` as stored (BF16 as uint16 bit patterns), mapped where aligned."""
-        entry = self.entries[name]
-        dtype = np.dtype(NUMPY_DTYPES[entry.dtype])
-        raw = self.data[entry.start : entry.stop]
-        if entry.start % dtype.itemsize:
-            raw = raw.copy()
-        return raw.view(dtype).reshape(entry.shape)
+        """Return tensor `name` as stored; see `TensorFile.read`."""
+        return self.homes[name].read(name)
+
+    def rows(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return rows of tensor `name` as stored; see `TensorFile.rows`."""
+        return self.homes[name].rows(name, start, stop)
 
     def read_float32(self, name: str) -> npt.NDArray[np.float32]:
         """Return a BF16, F16 or F32 tensor as float32."""
-        stored = self.read(name)
-        if self.entries[name].dtype == "BF16":
-            return (stored.astype(np.uint32) << 16).view(np.float32)
-        return stored.astype(np.float32)
-
-    def check_layout(self, layout: Iterable[StoredTensor]) -> None:
-        """Compare names, dtypes and shapes with `layout`.
-
-        Raises:
-            CheckpointError: naming the first tensor that is missing, unexpected or different.
-        """
-        expected = {tensor.name: tensor for tensor in layout}
-        for name, tensor in expected.items():
-            if name not in self.entries:
-                raise CheckpointError(f"{self.path}: tensor {name} is missing", hint=HINT)
-            _check_tensor(self.path, tensor, self.entries[name])
-        unexpected = sorted(set(self.entries) - set(expected))
-        if unexpected:
-            raise CheckpointError(
-                f"{self.path}: unexpected tensor {unexpected[0]} ({len(unexpected)} in all)",
-                hint="the file does not belong to the config.json beside it",
-            )
+        return to_float32(self.read(name), self.dtype(name))
 
 
-def write_tensor_file(
-    path: Path, layout: Iterable[StoredTensor], tensors: Iterator[npt.NDArray[Any]]
-) -> None:
-    """Write `tensors`, one for each of `layout` and in its order, atomically to `path`.
+def to_float32(stored: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.float32]:
+    """Return stored values as float32; BF16 comes as bit patterns."""
+    if dtype == "BF16":
+        return (stored.astype(np.uint32) << 16).view(np.float32)
+    return stored.astype(np.float32)
+
+
+def open_tensors(paths: Iterable[Path], layout: Iterable[StoredTensor]) -> Tensors:
+    """Open `paths`, which together hold exactly the tensors of `layout`.
 
     Raises:
-        MobileMoEError: if the disk refuses; nothing is left behind.
+        CheckpointError: naming the file and the first tensor that is missing, unexpected,
+            different, or in two files.
     """
     layout = tuple(layout)
-    with atomic_file(path) as file:
-        file.write(encode_header(layout))
-        for tensor, values in zip(layout, tensors, strict=True):
-            assert values.shape == tensor.shape, (tensor, values.shape)
-            assert values.nbytes == tensor.nbytes, (tensor, values.dtype)
-            file.write(np.ascontiguousarray(values).data)
-
-
-def encode_header(layout: Iterable[StoredTensor]) -> bytes:
-    """Return the length prefix and JSON header, padded with spaces to a multiple of 8."""
-    header: dict[str, Any] = {}
-    offset = 0
-    for tensor in layout:
-        header[tensor.name] = {
-            "dtype": tensor.dtypes[0],
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, offset + tensor.nbytes],
-        }
-        offset += tensor.nbytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def _read_header(path: Path) -> tuple[int, int, dict[str, Any]]:
-    """Return file size, header length and parsed header."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, HEADER_LIMIT):
-                raise CheckpointError(
-                    f"{path}: header says {length} bytes, the file has {size}", hint=HINT
-                )
-            text = file.read(length)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}", hint=HINT) from error
-    try:
-        header = json.loads(text, object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: header is not valid JSON: {error}", hint=HINT) from error
-    if not isinstance(header, dict):
-        raise CheckpointError(f"{path}: header is not a JSON object", hint=HINT)
-    return size, length, header
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a key stands twice")
-    return result
-
-
-def _entry(path: Path, name: str, value: Any, base: int) -> Entry:
-    try:
-        dtype, shape = value["dtype"], value["shape"]
-        start, stop = value["data_offsets"]
-        numbers = [*shape, start, stop]
-    except (TypeError, KeyError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: header entry of {name!r} is malformed", hint=HINT
-        ) from error
-    if not all(type(number) is int and number >= 0 for number in numbers):
-        raise CheckpointError(f"{path}: {name} has a negative or non-integer size", hint=HINT)
-    if dtype not in tuple(NUMPY_DTYPES):  # a tuple also takes what cannot be hashed
-        raise CheckpointError(f"{path}: {name} is {dtype!r}; allowed: {', '.join(NUMPY_DTYPES)}")
-    needed = prod(shape) * DTYPE_BYTES[dtype]
-    if stop - start != needed:
-        raise CheckpointError(
-            f"{path}: {name} has {stop - start} bytes, {dtype} {shape} needs {needed}", hint=HINT
-        )
-    return Entry(dtype, tuple(shape), base + start, base + stop)
-
-
-def _check_cover(path: Path, entries: Mapping[str, Entry], base: int, size: int) -> None:
-    """Refuse gaps, overlaps and a wrong end: the tensors must cover the file exactly."""
-    position = base
-    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
-        if entry.start != position:
+    files = tuple(TensorFile(path, layout) for path in paths)
+    homes: dict[str, TensorFile] = {}
+    for name, file in _names(files):
+        if name in homes:
             raise CheckpointError(
-                f"{path}: {name} starts at byte {entry.start}, expected {position}", hint=HINT
+                f"{file.path}: tensor {printable(name)} stands in {homes[name].path.name} too",
+                hint="the files do not belong together",
             )
-        position = entry.stop
-    if position != size:
-        raise CheckpointError(f"{path}: has {size} bytes, its header needs {position}", hint=HINT)
+        homes[name] = file
+    _check_layout(files, homes, {tensor.name: tensor for tensor in layout})
+    return Tensors(files, MappingProxyType(homes))
+
+
+def _names(files: tuple[TensorFile, ...]) -> Iterator[tuple[str, TensorFile]]:
+    for file in files:
+        for name in file.entries:
+            yield name, file
+
+
+def _check_layout(
+    files: tuple[TensorFile, ...],
+    homes: Mapping[str, TensorFile],
+    expected: Mapping[str, StoredTensor],
+) -> None:
+    where = files[0].path if len(files) == 1 else f"{files[0].path} and {len(files) - 1} more"
+    for name, tensor in expected.items():
+        if name not in homes:
+            raise CheckpointError(f"{where}: tensor {name} is missing", hint=HINT)
+        _check_tensor(homes[name].path, tensor, homes[name].entries[name])
+    unexpected = sorted(set(homes) - set(expected))
+    if unexpected:
+        raise CheckpointError(
+            f"{homes[unexpected[0]].path}: unexpected tensor {printable(unexpected[0])} "
+            f"({len(unexpected)} in all)",
+            hint="the file does not belong to the config.json beside it",
+        )
 
 
 def _check_tensor(path: Path, tensor: StoredTensor, entry: Entry) -> None:
@@ -206,5 +197,5 @@ def _check_tensor(path: Path, tensor: StoredTensor, entry: Entry) -> None:
         raise CheckpointError(
             f"{path}: {tensor.name} is {entry.dtype} {list(entry.shape)}; "
             f"allowed: {' or '.join(tensor.dtypes)} {list(tensor.shape)}",
-            hint="config.json and model.safetensors do not belong together",
+            hint="config.json and the weights do not belong together",
         )

@@ -8,10 +8,13 @@ import typer
 
 from mobilemoe import __version__
 from mobilemoe.cli.chat import CHAT_EXAMPLES, chat
+from mobilemoe.cli.convert import CONVERT_EXAMPLES, convert
 from mobilemoe.cli.demo import DEMO_EXAMPLES, demo
+from mobilemoe.cli.doctor import DOCTOR_EXAMPLES, doctor
 from mobilemoe.cli.generate import GENERATE_EXAMPLES, generate
 from mobilemoe.cli.guard import guarded
 from mobilemoe.cli.info import INFO_EXAMPLES, info
+from mobilemoe.cli.init import INIT_EXAMPLES, init
 from mobilemoe.cli.plan import PLAN_EXAMPLES, plan
 
 app = typer.Typer(
@@ -51,8 +54,11 @@ def _options(
 app.command(epilog=DEMO_EXAMPLES)(guarded(demo))
 app.command(epilog=INFO_EXAMPLES)(guarded(info))
 app.command(epilog=PLAN_EXAMPLES)(guarded(plan))
+app.command(epilog=INIT_EXAMPLES)(guarded(init))
+app.command(epilog=CONVERT_EXAMPLES)(guarded(convert))
 app.command(epilog=GENERATE_EXAMPLES)(guarded(generate))
 app.command(epilog=CHAT_EXAMPLES)(guarded(chat))
+app.command(epilog=DOCTOR_EXAMPLES)(guarded(doctor))
 
 
 def main() -> None:

@@ -74,10 +74,10 @@ def find_subject(name: str) -> Subject:
 
     checkpoint = open_checkpoint(name)
     try:
-        size = checkpoint.weights_path.stat().st_size
+        size = sum(path.stat().st_size for path in checkpoint.shards)
     except OSError as error:
         raise MobileMoEError(
-            f"{name} has a config.json but no readable {checkpoint.weights_path.name}",
+            f"{name} has a config.json but no readable model.safetensors",
             hint="is the download complete?",
         ) from error
     return Subject(

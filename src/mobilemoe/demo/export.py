@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mobilemoe.checkpoint import Checkpoint, write_checkpoint
+from mobilemoe.checkpoint import Checkpoint, init_checkpoint, write_checkpoint
 from mobilemoe.config import ModelConfig
 from mobilemoe.model import MobileMoE
 from mobilemoe.quant.fake import float_weights
@@ -41,7 +41,7 @@ def export_forms(
             folder / name, config, weight_format, read, tokenizer_json, chat=True
         )
     twin = config.dense_twin()
-    write_checkpoint(folder / TWIN, twin, "int4", random_weights(twin, seed), tokenizer_json)
+    init_checkpoint(folder / TWIN, twin, "int4", seed, tokenizer_json=tokenizer_json)
     files = {"bf16": file_bytes(written["sft-bf16"]), "int4": file_bytes(written["model"])}
     size = files["int4"]["file_bytes"] / 1e6
     return {"files": files, "summary": f"INT4 file of {size:.2f} MB"}
@@ -53,25 +53,12 @@ def reader(model: MobileMoE) -> Callable[[str], Float32]:
     return lambda name: floats[name].detach().numpy()
 
 
-def random_weights(config: ModelConfig, seed: int) -> Callable[[str], Float32]:
-    """Return weights of realistic size for a model that is only timed, never trusted."""
-    generator = np.random.default_rng(seed)
-    shapes = {weight.name: weight.shape for weight in config.weights()}
-    std = 0.5 / config.hidden_size**0.5
-
-    def read(name: str) -> Float32:
-        values = generator.standard_normal(shapes[name], np.float32)
-        return np.ones(shapes[name], np.float32) if "norm" in name else np.float32(std) * values
-
-    return read
-
-
 def file_bytes(checkpoint: Checkpoint) -> dict[str, int]:
     """Return what the config predicts and what the disk holds, in bytes."""
-    file = checkpoint.tensor_file()
+    tensors = checkpoint.tensors()
     return {
         "planned_tensor_bytes": checkpoint.config.weight_bytes(checkpoint.weight_format),
-        "tensor_bytes": file.tensor_bytes,
-        "header_bytes": 8 + file.header_bytes,
-        "file_bytes": checkpoint.weights_path.stat().st_size,
+        "tensor_bytes": tensors.tensor_bytes,
+        "header_bytes": tensors.header_bytes,
+        "file_bytes": tensors.file_bytes,
     }

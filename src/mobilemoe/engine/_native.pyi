@@ -4,6 +4,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+compiler: str  # name and version of what built the module
+
 class ModelFileError(Exception): ...
 
 class Model:

@@ -23,7 +23,7 @@ from mobilemoe.engine.probe import LayerProbe
 from mobilemoe.engine.sampling import Sampling
 from mobilemoe.engine.session import Session
 from mobilemoe.engine.stops import StopMatcher
-from mobilemoe.engine.threads import default_threads
+from mobilemoe.engine.threads import MAX_THREADS, default_threads
 from mobilemoe.errors import CheckpointError, MobileMoEError
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 Activations = Literal["int8", "fp32"]
 
 DEFAULT_CONTEXT = 8192
-MAX_THREADS = 1024
 KERNELS = ("auto", "portable", "avx2")
 
 
@@ -45,7 +44,7 @@ def load(
 ) -> Model:
     """Open the checkpoint folder `path`, INT4 or BF16, for running; weights stay in their file.
 
-    `threads`: by default every CPU this process may use. `context`: tokens per session, by
+    `threads`: by default what `threads.thread_plan` says. `context`: tokens per session, by
     default 8192 or what the model allows. `activations`: "int8" is the fast mode, "fp32" the
     exact one; by default "int8" for INT4 weights, and "fp32", the only mode they run with, for
     BF16 weights. `kernel`: the instruction set, "auto" for the best one of this CPU.
@@ -61,10 +60,10 @@ def load(
     activations = _default_activations(checkpoint) if activations is None else activations
     _check_arguments(threads, context, longest, kernel)
     _check_activations(activations, checkpoint)
-    _check_path(str(checkpoint.weights_path))
+    _check_path(str(checkpoint.folder))
     with native_errors():
         native = native_module().Model(
-            str(checkpoint.weights_path),
+            str(checkpoint.shards[0]),
             asdict(checkpoint.config),
             threads,
             kernel,
@@ -199,7 +198,7 @@ def _default_activations(checkpoint: Checkpoint) -> Activations:
 
 def _check_arguments(threads: int, context: int, longest: int, kernel: str) -> None:
     valid = is_integer(threads) and 1 <= threads <= MAX_THREADS
-    hint = "leave it out to use every CPU this process may use"
+    hint = "leave it out to use the cores that this process may use"
     require(valid, "threads", threads, f"1 to {MAX_THREADS}", hint)
     valid = is_integer(context) and 1 <= context <= longest
     hint = "leave it out for the model's own context"

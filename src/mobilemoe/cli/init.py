@@ -1,0 +1,74 @@
+"""`mobilemoe init`: a checkpoint of random weights in the exact layout."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mobilemoe.cli.output import JsonOption, print_json
+from mobilemoe.cli.progress import byte_progress
+from mobilemoe.cli.units import amount, count
+from mobilemoe.cli.weight_files import SHARD_SIZE, Format, FormatOption, ShardSize
+from mobilemoe.config import ModelConfig
+
+if TYPE_CHECKING:
+    from mobilemoe.checkpoint import Checkpoint
+
+INIT_EXAMPLES = (
+    "\b\nExamples:\n"
+    "  mobilemoe init --preset nano path/to/new\n"
+    "  mobilemoe init --preset L --format bf16 --shard-size 2GB path/to/new"
+)
+
+
+def init(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the new checkpoint.")],
+    preset: Annotated[str, typer.Option(help="Shape: S, M, L, nano, ... (`mobilemoe info`).")],
+    weight_format: FormatOption = Format.int4,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
+    dense_twin: Annotated[
+        bool, typer.Option("--dense-twin", help="The dense model of equal INT4 size instead.")
+    ] = False,
+    shard_size: ShardSize = SHARD_SIZE,  # type: ignore[assignment]  # parsed like an argument
+    as_json: JsonOption = False,
+) -> None:
+    """Write random weights in the released layout, for benchmarks and tests."""
+    from mobilemoe.checkpoint import init_checkpoint
+
+    config = ModelConfig.preset(preset)
+    config = config.dense_twin() if dense_twin else config
+    started = time.monotonic()
+    with byte_progress(f"writing {out}") as progress:
+        written = init_checkpoint(
+            out,
+            config,
+            weight_format.value,
+            seed,
+            shard_bytes=shard_size,
+            progress=progress,
+        )
+    document = describe(written, time.monotonic() - started)
+    if as_json:
+        print_json(document)
+    else:
+        parameters, size = count(config.total_params), amount(document["file_bytes"], "B")
+        print(f"{out}: {parameters} random parameters as {weight_format.value}")
+        print(f"{size} in {document['files']} file(s)")
+
+
+def describe(written: Checkpoint, seconds: float) -> dict[str, Any]:
+    """Return the JSON document of a checkpoint that was just written."""
+    tensors = written.tensors()
+    return {
+        "folder": str(written.folder),
+        "weight_format": written.weight_format,
+        "total_params": written.config.total_params,
+        "tensor_bytes": tensors.tensor_bytes,
+        "planned_tensor_bytes": written.config.weight_bytes(written.weight_format),
+        "file_bytes": tensors.file_bytes,
+        "files": len(tensors.files),
+        "seconds": round(seconds, 3),
+    }

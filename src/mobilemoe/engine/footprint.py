@@ -1,0 +1,56 @@
+"""How much memory the native engine takes for itself, beside the mapped weights.
+
+The only Python code that knows the format of the engine's KV cache and the sizes of its buffers;
+a test compares it with the memory that a session really takes. The buffers mirror the
+constructors of Session, ModelParts, Attention, FeedForward and ActivationBuffer in `native/`.
+
+T tokens computed at a time, D hidden, F routed expert width, S shared width, E experts, K top-k.
+"""
+
+from __future__ import annotations
+
+from mobilemoe.config import KvFormat, ModelConfig
+from mobilemoe.weights import GROUP_SIZE
+
+KV_FORMAT: KvFormat = "fp32"
+CHUNK = 256  # tokens computed at a time
+SCALE_PADDING = 8  # scales and sums of a row are padded to a multiple of this
+
+COPIED_KINDS = frozenset({"norm", "router", "expert_bias"})  # kept as float32 beside the file
+
+
+def model_bytes(config: ModelConfig) -> int:
+    """Return the bytes that a loaded model copies out of its file, once for all sessions."""
+    return sum(4 * weight.size for weight in config.weights() if weight.kind in COPIED_KINDS)
+
+
+def session_bytes(config: ModelConfig, context: int, threads: int = 1, int8: bool = True) -> int:
+    """Return the bytes of one session: its KV cache for `context` tokens and its buffers.
+
+    The KV cache is paid for as the context fills; this is the sum when it is full.
+    """
+    return context * config.kv_bytes_per_token(KV_FORMAT) + _buffers(config, context, threads, int8)
+
+
+def _buffers(config: ModelConfig, context: int, threads: int, int8: bool) -> int:
+    T, D, S = min(CHUNK, context), config.hidden_size, config.intermediate_size_mlp
+    query = config.num_attention_heads * config.head_dim
+    kv = config.num_key_value_heads * config.head_dim
+    terms = 2 if int8 else 1  # queries, keys and values read two-term activations
+    attention_floats = config.head_dim + terms * (query + 2 * kv) + query
+    floats = 3 * D + attention_floats + _feed_forward_floats(config)
+    quantized = (terms * _row(D) + 4 * D + _row(query) + 2 * _row(D) + _row(S)) if int8 else 0
+    return T * (4 * floats + quantized) + 4 * threads * context + 4 * config.vocab_size
+
+
+def _feed_forward_floats(config: ModelConfig) -> int:
+    """Router logits and scores, choices, outputs of experts and shared expert, per token."""
+    D, F, S = config.hidden_size, config.intermediate_size, config.intermediate_size_mlp
+    E, K = config.num_local_experts, config.num_experts_per_tok
+    return 2 * E + 2 * K + K * (2 * F + D) + 2 * S + D
+
+
+def _row(width: int) -> int:
+    """Return the bytes of one row as int8 values with a float32 scale and an int32 sum."""
+    blocks = -(-width // GROUP_SIZE)
+    return width + 8 * (-(-blocks // SCALE_PADDING) * SCALE_PADDING)

@@ -1,0 +1,69 @@
+"""Lines about what is around the engine: disk, hub, licences and versions."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mobilemoe.config import ModelConfig
+from mobilemoe.profile.findings import Line, measured
+from mobilemoe.profile.hub_files import cache_folder, cached_models, token_source
+from mobilemoe.profile.machine import versions
+
+DOWNLOADS = ("S", "M", "L")
+PACKAGES = ("mobilemoe", "numpy", "tokenizers", "safetensors", "huggingface_hub", "torch")
+WEIGHTS_LICENCE = "FAIR Noncommercial Research License"
+CODE_LICENCE = "Apache-2.0"
+
+
+def disk_lines(cache: Path, folder: Path) -> Iterator[Line]:
+    """Say what is free where models are downloaded and written, and what a download needs."""
+    free = free_bytes(cache)
+    yield measured("disk", "hub_cache", str(cache), "" if cache.exists() else "not made yet")
+    yield measured("disk", "hub_cache_free", free, unit="B")
+    yield measured("disk", "current_folder_free", free_bytes(folder), unit="B")
+    for name in DOWNLOADS:
+        config = ModelConfig.preset(name)
+        int4, bf16 = config.weight_bytes("int4"), config.weight_bytes("bf16")
+        value = f"{int4 / 1e6:,.0f} MB (INT4), {bf16 / 1e6:,.0f} MB (BF16)"
+        yield Line("disk", f"download_{name}", value, "derived", _room(free, int4, bf16))
+
+
+def _room(free: int | None, int4: int, bf16: int) -> str:
+    if free is None:
+        return ""
+    if free < int4:
+        return "no room"
+    return "room for either" if free >= bf16 else "room for INT4 only"
+
+
+def free_bytes(path: Path) -> int | None:
+    """Return what is free where `path` is, or would be made."""
+    for place in (path, *path.parents):
+        try:
+            return shutil.disk_usage(place).free
+        except OSError:
+            continue
+    return None
+
+
+def hub_lines(variables: Mapping[str, str]) -> Iterator[Line]:
+    """Say whether there is a token (never its value), what is in the cache, and the licences."""
+    source = token_source(variables)
+    note = f"from {source}" if source else "the released weights are gated and need one"
+    yield measured("hub", "token", "present" if source else "none", note)
+    found = ", ".join(cached_models(cache_folder(variables)))
+    yield measured("hub", "cached_models", found or "none", "folders of the hub cache")
+    yield Line("hub", "licence_weights", WEIGHTS_LICENCE, "policy", "research, no commercial use")
+    yield Line("hub", "licence_code", CODE_LICENCE, "policy")
+
+
+def software_lines(compiler: str | None) -> Iterator[Line]:
+    """List the versions that results depend on."""
+    for name, version in versions(PACKAGES).items():
+        yield measured("software", name, version)
+    yield measured("software", "compiler", compiler, "built the native module")
+    yield measured("software", "system", f"{platform.system()} {platform.release()}")
+    yield measured("software", "architecture", platform.machine())
