@@ -37,7 +37,9 @@ LayerProbe::LayerProbe(std::shared_ptr<const Model> model, int64_t tokens,
 
 std::vector<float> LayerProbe::attention(int64_t layer, const Rows& rows) {
   check_layer(layer);
-  const auto guard = begin(rows);
+  check_rows(rows);
+  const auto guard = model_->lock();
+  model_->file().check_not_truncated();
   std::vector<float> y_TD = rows_of_floats(rows.tokens, rows.width);
   parts_.set_positions(0, rows.tokens);
   parts_.attention(layer, rows.x_TD, cache_, 0, y_TD.data());
@@ -46,7 +48,9 @@ std::vector<float> LayerProbe::attention(int64_t layer, const Rows& rows) {
 
 LayerProbe::FeedForwardOutput LayerProbe::feed_forward(int64_t layer, const Rows& rows) {
   check_layer(layer);
-  const auto guard = begin(rows);
+  check_rows(rows);
+  const auto guard = model_->lock();
+  model_->file().check_not_truncated();
   FeedForwardOutput out{rows_of_floats(rows.tokens, rows.width), {}, {}};
   parts_.feed_forward(layer, rows.x_TD, rows.tokens, out.y_TD.data());
   if (model_->config().is_moe_layer(layer)) {
@@ -59,7 +63,9 @@ LayerProbe::FeedForwardOutput LayerProbe::feed_forward(int64_t layer, const Rows
 }
 
 std::vector<float> LayerProbe::head(const Rows& rows) {
-  const auto guard = begin(rows);
+  check_rows(rows);
+  const auto guard = model_->lock();
+  model_->file().check_not_truncated();
   std::vector<float> logits_TV = rows_of_floats(rows.tokens, model_->config().vocab_size);
   parts_.head(rows.x_TD, rows.tokens, logits_TV.data());
   return logits_TV;
@@ -73,16 +79,12 @@ void LayerProbe::check_layer(int64_t layer) const {
   }
 }
 
-std::unique_lock<std::mutex> LayerProbe::begin(const Rows& rows) const {
+void LayerProbe::check_rows(const Rows& rows) const {
   const int64_t D = model_->config().hidden_size;
-  if (rows.tokens < 1 || rows.tokens > tokens_ || rows.width != D) {
-    throw InvalidArgument("x_TD has the shape [" + std::to_string(rows.tokens) + ", " +
-                          std::to_string(rows.width) + "]; allowed: [1 to " +
-                          std::to_string(tokens_) + ", " + std::to_string(D) + "]");
-  }
-  auto guard = model_->lock();
-  model_->file().check_not_truncated();
-  return guard;
+  if (rows.tokens >= 1 && rows.tokens <= tokens_ && rows.width == D) return;
+  throw InvalidArgument("x_TD has the shape [" + std::to_string(rows.tokens) + ", " +
+                        std::to_string(rows.width) + "]; allowed: [1 to " +
+                        std::to_string(tokens_) + ", " + std::to_string(D) + "]");
 }
 
 }  // namespace mobilemoe

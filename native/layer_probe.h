@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <vector>
 
 #include "engine.h"
@@ -44,8 +43,7 @@ class LayerProbe {
 
  private:
   void check_layer(int64_t layer) const;
-  // Checks the rows, and the file under the lock that it returns.
-  std::unique_lock<std::mutex> begin(const Rows& rows) const;
+  void check_rows(const Rows& rows) const;
 
   std::shared_ptr<const Model> model_;
   int64_t tokens_;
