@@ -35,7 +35,8 @@ def print_parity(parity: Parity, checks: tuple[Check, ...]) -> None:
     """Print the neighbours: each layer from one input, then whole forward passes."""
     header = ("", "neighbours", "nearest to its bound", "measured", "bound", "x expected")
     rows = [_local_row(pair, check) for pair, check in zip(parity.pairs, checks, strict=True)]
-    print_table(f"Parity of each tensor, from the same input: {parity.prompt}", header, rows)
+    engine = f", engine on {parity.kernels}" if parity.kernels else ""
+    print_table(f"Parity of each tensor, same input: {parity.prompt}{engine}", header, rows)
     for name, reason in parity.columns.items():
         if reason is not None:
             print(f"  {name}: {reason}")

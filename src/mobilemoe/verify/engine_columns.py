@@ -38,6 +38,11 @@ class EngineColumn:
         self._layer = 0
         self._run: Run
 
+    @property
+    def kernels(self) -> str:
+        """The instruction set in use."""
+        return self._model.instruction_set
+
     def start(self, ids_T: Sequence[int]) -> None:
         """Run the whole forward pass, as a user's program would."""
         session = self._model.session()

@@ -130,10 +130,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Parity:
-    """All columns compared: `columns` maps each to None, or to why it is not there."""
+    """All columns compared: `columns` maps each to None, or to why it is not there.
+
+    `prompt` says what the tokens are, `kernels` which instruction set the engine used.
+    """
 
     tokens: int
     prompt: str
+    kernels: str | None
     columns: dict[str, str | None]
     pairs: tuple[Pair, ...]
 
@@ -142,6 +146,7 @@ class Parity:
         return {
             "tokens": self.tokens,
             "prompt": self.prompt,
+            "kernels": self.kernels,
             "safety": SAFETY,
             "columns": self.columns,
             "pairs": [pair.to_dict() for pair in self.pairs],

@@ -134,7 +134,9 @@ class _Verification:
             for name, column in columns.items()
         }
         reasons[FILE] = None
-        return Parity(tokens, prompt, {name: reasons[name] for name in COLUMNS}, pairs)
+        exact = columns[ENGINE_EXACT]
+        kernels = exact.kernels if isinstance(exact, EngineColumn) else None
+        return Parity(tokens, prompt, kernels, {name: reasons[name] for name in COLUMNS}, pairs)
 
 
 def torch_columns(weights: Weights, floats: Weights | None) -> dict[str, Column | Absent]:
