@@ -44,7 +44,7 @@ class Column(Protocol):
     """Computes the parts of a layer from a given residual stream, and a forward pass of its own.
 
     The order of calls is `start`, for each layer `enter`, `attention`, `feed_forward`, then
-    `head`, then `run`.
+    `head`, then `run`; no other column is called between `enter` and `feed_forward`.
     """
 
     def start(self, ids_T: Sequence[int]) -> None:

@@ -79,7 +79,8 @@ class EndToEnd:
 class Pair:
     """Two neighbouring columns; `skipped` says why they were not compared.
 
-    An `informational` pair is measured like any other and fails nothing.
+    An `informational` pair is measured like any other and fails nothing. A `refused` pair was
+    skipped because a column refused the checkpoint, which is a failure.
     """
 
     left: str
@@ -87,6 +88,7 @@ class Pair:
     kind: Kind
     informational: bool = False
     skipped: str | None = None
+    refused: bool = False
     comparisons: tuple[Comparison, ...] = ()
     end_to_end: EndToEnd | None = None
 
@@ -121,6 +123,7 @@ class Pair:
             "kind": self.kind,
             "informational": self.informational,
             "skipped": self.skipped,
+            "refused": self.refused,
             "worst": None if worst is None else worst.to_dict(),
             "first_failure": None if first is None else first.to_dict(),
             "comparisons": [comparison.to_dict() for comparison in self.comparisons],
@@ -132,10 +135,10 @@ class Pair:
 class Parity:
     """All columns compared: `columns` maps each to None, or to why it is not there.
 
-    `prompt` says what the tokens are, `kernels` which instruction set the engine used.
+    `prompt` says what the tokens `ids` are, `kernels` which instruction set the engine used.
     """
 
-    tokens: int
+    ids: tuple[int, ...]
     prompt: str
     kernels: str | None
     columns: dict[str, str | None]
@@ -144,8 +147,8 @@ class Parity:
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as JSON data."""
         return {
-            "tokens": self.tokens,
             "prompt": self.prompt,
+            "ids": self.ids,
             "kernels": self.kernels,
             "safety": SAFETY,
             "columns": self.columns,

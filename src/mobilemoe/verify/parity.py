@@ -52,9 +52,10 @@ BF16_CHAIN = (
 
 @dataclass(frozen=True)
 class Absent:
-    """A column that is not there, and why."""
+    """A column that is not there, and why; `refused` if it refused the checkpoint."""
 
     reason: str
+    refused: bool = False
 
 
 Columns = Mapping[str, Column | Absent]
@@ -122,7 +123,7 @@ def _with_reason(pair: Pair, columns: Columns) -> Pair:
     for name in (pair.left, pair.right):
         column = columns.get(name)
         if isinstance(column, Absent):
-            return replace(pair, skipped=f"{name}: {column.reason}")
+            return replace(pair, skipped=f"{name}: {column.reason}", refused=column.refused)
     return pair
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from mobilemoe.checkpoint import Checkpoint, open_checkpoint
+from mobilemoe.engine import Activations
 from mobilemoe.errors import CheckpointError, MobileMoEError
 from mobilemoe.verify.columns import (
     COLUMNS,
@@ -32,6 +34,7 @@ from mobilemoe.verify.receipt import Check, Receipt, Section
 from mobilemoe.verify.source import open_source, source_checks
 from mobilemoe.verify.text import text_checks
 from mobilemoe.verify.torch_columns import (
+    Buffers,
     TorchColumn,
     fake_quantised_reader,
     float_reader,
@@ -136,7 +139,8 @@ class _Verification:
         reasons[FILE] = None
         exact = columns[ENGINE_EXACT]
         kernels = exact.kernels if isinstance(exact, EngineColumn) else None
-        return Parity(tokens, prompt, kernels, {name: reasons[name] for name in COLUMNS}, pairs)
+        ordered = {name: reasons[name] for name in COLUMNS}
+        return Parity(tuple(ids_T), prompt, kernels, ordered, pairs)
 
 
 def torch_columns(weights: Weights, floats: Weights | None) -> dict[str, Column | Absent]:
@@ -144,37 +148,44 @@ def torch_columns(weights: Weights, floats: Weights | None) -> dict[str, Column 
     problem = torch_problem()
     if problem is not None:
         return {TORCH_FP32: Absent(problem), TORCH_FAKE: Absent(problem)}
-    config = weights.config
+    buffers: Buffers = {}
+    column = partial(TorchColumn, weights.config, buffers=buffers)
     if weights.weight_format == "bf16":
         floats = weights
     if floats is None:
         needed = Absent("needs --source BF16_PATH, the float weights the file was rounded from")
-        return {TORCH_FP32: needed, TORCH_FAKE: TorchColumn(config, float_reader(weights))}
+        return {TORCH_FP32: needed, TORCH_FAKE: column(float_reader(weights))}
     return {
-        TORCH_FP32: TorchColumn(config, float_reader(floats)),
-        TORCH_FAKE: TorchColumn(config, fake_quantised_reader(floats)),
+        TORCH_FP32: column(float_reader(floats)),
+        TORCH_FAKE: column(fake_quantised_reader(floats)),
     }
 
 
 def engine_columns(checkpoint: Checkpoint, tokens: int) -> dict[str, Column | Absent]:
-    """Return the engine's columns.
-
-    Raises:
-        MobileMoEError: if the engine refuses what the layout section accepted.
-    """
+    """Return the engine's columns; absent where it refuses what the layout section accepted."""
     problem = engine_problem()
     if problem is not None:
         return {ENGINE_EXACT: Absent(problem), ENGINE_INT8: Absent(problem)}
-    exact = EngineColumn(checkpoint.folder, "fp32", tokens)
+    exact = engine_column(checkpoint, "fp32", tokens)
     if checkpoint.weight_format == "bf16":
         return {ENGINE_EXACT: exact, ENGINE_INT8: Absent("not for BF16 weights")}
-    return {ENGINE_EXACT: exact, ENGINE_INT8: EngineColumn(checkpoint.folder, "int8", tokens)}
+    return {ENGINE_EXACT: exact, ENGINE_INT8: engine_column(checkpoint, "int8", tokens)}
+
+
+def engine_column(
+    checkpoint: Checkpoint, activations: Activations, tokens: int
+) -> EngineColumn | Absent:
+    """Return one of the engine's columns, or its refusal."""
+    try:
+        return EngineColumn(checkpoint.folder, activations, tokens)
+    except MobileMoEError as error:
+        return Absent(f"the engine refuses: {error.message}", refused=True)
 
 
 def pair_check(pair: Pair) -> Check:
     """Judge one pair of neighbours in one line."""
     if pair.skipped is not None:
-        return Check(pair.name, "skip", pair.skipped)
+        return Check(pair.name, "fail" if pair.refused else "skip", pair.skipped)
     first, worst = pair.first_failure, pair.worst
     assert worst is not None
     if pair.informational:

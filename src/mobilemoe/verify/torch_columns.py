@@ -1,7 +1,7 @@
 """The columns that torch computes, with the modules that train: the only file here with torch.
 
-One layer at a time, as float32: a layer is built without memory, given its weights, run from the
-reference's stream and from the column's own, and dropped.
+One layer at a time, as float32: a layer is built without memory of its own, given its weights in
+buffers that the layer before had, and run from the reference's stream and from the column's own.
 
 T tokens, D hidden, E experts, V vocabulary.
 """
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mobilemoe.model import Routing
     from mobilemoe.model.transformer import Layer
 
+# The memory of one layer's weights, by their names inside it.
+Buffers = dict[str, Float32]
 # Reads rows [start, stop) of a weight, its axes but the last flattened, as float32.
 Read = Callable[[Weight, int, int], Float32]
 
@@ -69,15 +71,20 @@ def fake_quantised_reader(weights: Weights) -> Read:
 
 
 class TorchColumn:
-    """The torch model of `config` with the weights that `read` gives."""
+    """The torch model of `config` with the weights that `read` gives.
 
-    def __init__(self, config: ModelConfig, read: Read) -> None:
+    Columns that share `buffers` take turns: one enters a layer and leaves it before the next.
+    """
+
+    def __init__(self, config: ModelConfig, read: Read, buffers: Buffers) -> None:
         self._config = config
         self._read = read
         self._weights = {weight.name: weight for weight in config.weights()}
         self._layer: Layer
         self._rope: tuple[torch.Tensor, torch.Tensor]
         self._own_TD: torch.Tensor
+        self._buffers = buffers
+        self._own_logits_TV: Floats
         self._topk_ids: list[Any] = []
 
     def start(self, ids_T: Sequence[int]) -> None:
@@ -127,15 +134,20 @@ class TorchColumn:
         return LayerOutput(y_TD, routing.router_logits_TE.numpy(), routing.topk_ids_TK.numpy())
 
     def head(self, x_TD: Floats) -> Floats:
-        """Return the logits of the final norm of x, some rows of the head at a time."""
-        return self._logits(_tensor(x_TD))
+        """Return the logits of the final norm of x; the column's own are made beside them."""
+        import torch
+
+        both_TV = self._logits(torch.cat([_tensor(x_TD), self._own_TD]))
+        self._own_logits_TV = both_TV[len(x_TD) :]
+        return both_TV[: len(x_TD)]
 
     def run(self) -> Run:
         """Return the column's own logits and routing."""
         ids = np.stack(self._topk_ids) if self._topk_ids else None
-        return Run(self._logits(self._own_TD), ids)
+        return Run(self._own_logits_TV, ids)
 
     def _logits(self, x_TD: torch.Tensor) -> Floats:
+        """Return the logits [T, V], made with some rows of the head at a time."""
         import torch
         import torch.nn.functional as F
 
@@ -154,17 +166,19 @@ class TorchColumn:
         return logits_TV
 
     def _tensors(self, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield the weights under `prefix`, named without it; read in slices."""
+        """Yield the weights under `prefix`, named without it, in buffers used again and again."""
         import torch
 
         for weight in self._weights.values():
             if not weight.name.startswith(prefix):
                 continue
-            values = np.empty((rows_of(weight), weight.shape[-1]), np.float32)
-            for start, stop in row_chunks(*values.shape):
+            name, shape = weight.name.removeprefix(prefix), (rows_of(weight), weight.shape[-1])
+            if name not in self._buffers:
+                self._buffers[name] = np.empty(shape, np.float32)
+            values = self._buffers[name]
+            for start, stop in row_chunks(*shape):
                 values[start:stop] = self._read(weight, start, stop)
-            tensor = torch.from_numpy(values).view(weight.shape)
-            yield weight.name.removeprefix(prefix), tensor
+            yield name, torch.from_numpy(values).view(weight.shape)
 
 
 def build_layer(
