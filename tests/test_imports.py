@@ -25,7 +25,7 @@ LEVELS = (
     ("plan", "quant", "data"),
     ("checkpoint",),
     ("model", "engine"),
-    ("train", "evaluate", "profile", "serve", "export"),
+    ("train", "evaluate", "profile", "serve", "export", "verify"),
     ("demo",),
     ("cli",),
 )
@@ -37,7 +37,7 @@ FACE_SEES = {"config", "errors", "engine"}
 UPWARD = {("config", "presets"), ("weights", "config")}
 # Lower in the order and still none of their business.
 FORBIDDEN = {("engine", "plan"), ("engine", "data"), ("checkpoint", "plan")}
-TORCH_ROOMS = {"quant", "model", "train", "evaluate", "demo"}
+TORCH_ROOMS = {"quant", "model", "train", "evaluate", "demo", "verify"}
 NETWORK = {"huggingface_hub", "urllib3", "requests", "httpx", "aiohttp"}
 
 
@@ -122,7 +122,14 @@ def test_only_checkpoint_and_serve_import_network_libraries() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["mobilemoe", "mobilemoe.engine", "mobilemoe.checkpoint", "mobilemoe.plan", "mobilemoe.cli"],
+    [
+        "mobilemoe",
+        "mobilemoe.engine",
+        "mobilemoe.checkpoint",
+        "mobilemoe.plan",
+        "mobilemoe.verify",
+        "mobilemoe.cli",
+    ],
 )
 def test_importing_loads_no_torch_and_opens_no_connection(module: str) -> None:
     code = (

@@ -12,7 +12,7 @@ import mobilemoe
 
 from .conftest import Run
 
-VERBS = ("demo", "info", "plan", "init", "convert", "generate", "chat", "doctor")
+VERBS = ("demo", "info", "plan", "init", "convert", "verify", "generate", "chat", "doctor")
 
 
 def test_version(run: Run) -> None:

@@ -16,6 +16,7 @@ from mobilemoe.cli.guard import guarded
 from mobilemoe.cli.info import INFO_EXAMPLES, info
 from mobilemoe.cli.init import INIT_EXAMPLES, init
 from mobilemoe.cli.plan import PLAN_EXAMPLES, plan
+from mobilemoe.cli.verify import VERIFY_EXAMPLES, verify
 
 app = typer.Typer(
     name="mobilemoe",
@@ -56,6 +57,7 @@ app.command(epilog=INFO_EXAMPLES)(guarded(info))
 app.command(epilog=PLAN_EXAMPLES)(guarded(plan))
 app.command(epilog=INIT_EXAMPLES)(guarded(init))
 app.command(epilog=CONVERT_EXAMPLES)(guarded(convert))
+app.command(epilog=VERIFY_EXAMPLES)(guarded(verify))
 app.command(epilog=GENERATE_EXAMPLES)(guarded(generate))
 app.command(epilog=CHAT_EXAMPLES)(guarded(chat))
 app.command(epilog=DOCTOR_EXAMPLES)(guarded(doctor))

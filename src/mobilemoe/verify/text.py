@@ -1,0 +1,84 @@
+"""Section 3: text to ids and back, and the chat template."""
+
+from __future__ import annotations
+
+from mobilemoe.checkpoint import ChatFormat, Checkpoint, Tokenizer
+from mobilemoe.errors import MobileMoEError
+from mobilemoe.verify.receipt import Check
+
+ROUND_TRIPS = {
+    "prose": "The quick brown fox, 42 times. ",
+    "code": "def f(x):\n\tif x  > 0 :\n        return [x ,  x**2]\n",
+    "other scripts": "naïve café, Ελληνικά, 日本語, русский, \N{ROCKET}",
+}
+CONVERSATION = (
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "What is 2 + 2?"},
+    {"role": "assistant", "content": "4"},
+    {"role": "user", "content": "And 3 + 3?"},
+)
+MARKERS = ("<|header_start|>", "<|header_end|>", "<|eot|>")
+
+
+def text_checks(checkpoint: Checkpoint) -> list[Check]:
+    """Check tokenizer.json and the chat template of `checkpoint`."""
+    if not (checkpoint.folder / "tokenizer.json").is_file():
+        reason = "the folder has no tokenizer.json"
+        return [Check("tokenizer", "skip", reason), Check("chat", "skip", reason)]
+    try:
+        tokenizer = Tokenizer.from_folder(checkpoint.folder)
+    except MobileMoEError as error:
+        reason = "there is no tokenizer to encode with"
+        return [Check("tokenizer", "fail", error.message), Check("chat", "skip", reason)]
+    ids = _id_check(tokenizer, checkpoint.config.vocab_size)
+    return [ids, *golden_checks(tokenizer), *_chat_checks(checkpoint, tokenizer)]
+
+
+def _id_check(tokenizer: Tokenizer, vocab_size: int) -> Check:
+    """Encode a little of everything: no id may lie outside the embedding."""
+    text = "".join([*ROUND_TRIPS.values(), *MARKERS])
+    largest = max(tokenizer.encode(text))
+    detail = f"largest id {largest:,} of a vocabulary of {vocab_size:,}"
+    if largest >= vocab_size:
+        return Check("ids", "fail", f"{detail}: outside of it", {"largest": largest})
+    return Check("ids", "pass", detail, {"largest": largest})
+
+
+def golden_checks(tokenizer: Tokenizer) -> list[Check]:
+    """Return what must hold for any tokenizer of the family: text comes back unchanged."""
+    for name, text in ROUND_TRIPS.items():
+        decoded = tokenizer.decode(tokenizer.encode(text))
+        if decoded != text:
+            return [Check("round trip", "fail", f"{name}: {text!r} comes back as {decoded!r}")]
+    return [Check("round trip", "pass", f"{', '.join(ROUND_TRIPS)} come back unchanged")]
+
+
+def _chat_checks(checkpoint: Checkpoint, tokenizer: Tokenizer) -> list[Check]:
+    try:
+        chat = ChatFormat.from_folder(checkpoint.folder)
+    except MobileMoEError as error:
+        if "Base model" in error.message:
+            return [Check("chat", "skip", "no template: a Base model")]
+        return [Check("chat", "fail", error.message)]
+    try:
+        text = chat.render(CONVERSATION)
+    except MobileMoEError as error:
+        return [Check("chat", "fail", error.message)]
+    missing = [turn["content"] for turn in CONVERSATION if turn["content"] not in text]
+    if missing:
+        return [Check("chat", "fail", f"the template leaves {missing[0]!r} out")]
+    rendered = Check("chat", "pass", f"renders {len(CONVERSATION)} turns", {"text": text})
+    return [rendered, _marker_check(tokenizer, text)]
+
+
+def _marker_check(tokenizer: Tokenizer, text: str) -> Check:
+    """Each marker of the template must be one control id, not a spelling of it."""
+    used = [marker for marker in MARKERS if marker in text]
+    spelled = [m for m in used if len(tokenizer.encode(m, add_bos=False)) != 1]
+    if spelled:
+        return Check("chat markers", "fail", f"{spelled[0]} is not one id of the tokenizer")
+    if not used:
+        return Check("chat markers", "info", "the template uses none of the known markers")
+    ids = {marker: tokenizer.encode(marker, add_bos=False)[0] for marker in used}
+    detail = ", ".join(f"{marker} {number}" for marker, number in ids.items())
+    return Check("chat markers", "pass", detail, ids)
