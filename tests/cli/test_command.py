@@ -12,7 +12,7 @@ import mobilemoe
 
 from .conftest import Run
 
-VERBS = ("demo", "info", "plan", "generate", "chat")
+VERBS = ("demo", "info", "plan", "generate", "chat", "tokenize")
 
 
 def test_version(run: Run) -> None:

@@ -13,6 +13,7 @@ from mobilemoe.cli.generate import GENERATE_EXAMPLES, generate
 from mobilemoe.cli.guard import guarded
 from mobilemoe.cli.info import INFO_EXAMPLES, info
 from mobilemoe.cli.plan import PLAN_EXAMPLES, plan
+from mobilemoe.cli.tokenize import TOKENIZE_EXAMPLES, tokenize
 
 app = typer.Typer(
     name="mobilemoe",
@@ -53,6 +54,7 @@ app.command(epilog=INFO_EXAMPLES)(guarded(info))
 app.command(epilog=PLAN_EXAMPLES)(guarded(plan))
 app.command(epilog=GENERATE_EXAMPLES)(guarded(generate))
 app.command(epilog=CHAT_EXAMPLES)(guarded(chat))
+app.command(epilog=TOKENIZE_EXAMPLES)(guarded(tokenize))
 
 
 def main() -> None:

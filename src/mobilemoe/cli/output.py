@@ -27,4 +27,4 @@ def print_table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, .
     table = Table(*header, title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False, markup=False).print(table)
+    Console(highlight=False, markup=False, emoji=False).print(table)
