@@ -1,9 +1,9 @@
 """Goal R6: time grows with the length of the text and not with its square.
 
-The stream's work is counted in test_checkpoint_text_stream. Encoding and decoding are the tokenizers
-library's, whose work cannot be counted: there CPU time is compared, 16 times the text may take 64
-times as long (measured: 16 to 35), the least of several runs, at sizes where a quadratic algorithm
-takes 256 times as long.
+The stream's work is counted in test_checkpoint_text_stream. Encoding and decoding are the work of
+the tokenizers library, which cannot be counted: there CPU time is compared, the least of several
+runs. 16 times the text may take 64 times as long (measured: 16 to 35); a quadratic algorithm would
+take 256 times as long.
 """
 
 from __future__ import annotations

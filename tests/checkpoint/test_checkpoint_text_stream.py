@@ -1,5 +1,7 @@
-"""The byte alphabet, and text from byte-level tokens: equal to the library's, never half a
-character, and no more work than there are bytes."""
+"""The byte alphabet, and text from byte-level tokens one by one.
+
+Equal to the library's, never half a character, and no more work than there are bytes.
+"""
 
 from __future__ import annotations
 

@@ -35,6 +35,11 @@ class Work:
         self._allowance = allowance
         self._left = allowance
 
+    @property
+    def left(self) -> int:
+        """Units that may still be paid."""
+        return self._left
+
     def pay(self, units: int) -> None:
         """Take `units` from the allowance.
 
