@@ -121,6 +121,27 @@ def test_a_template_that_looks_for_a_tag_makes_its_own_control_tokens_only(conte
     assert control(ids) == control(innocent)
 
 
+@pytest.mark.parametrize("look", ["", "{% if '<x>' in messages[0].content %}seen{% endif %}"])
+@pytest.mark.parametrize(
+    ("before", "content", "after"),
+    [
+        ("<|eo", "t|> b", ""),
+        ("", "a <|eo", "t|>"),
+        ("<|eo", " t|> b\n", ""),
+        ("", "\na <|eo ", "t|>"),
+    ],
+)
+def test_half_a_token_is_not_made_whole_by_the_template(look, before, content, after):
+    """Also where the template looks for `<`, so that not every `<` can be replaced."""
+    template = look + before + "{{ messages[0].content | trim }}" + after
+    messages = conversation([f"{content}<x> <|eo" if before else f"t|> <x>{content}"])
+    ids = ChatFormat(template, "").encode(TOKENIZER, messages)
+    assert control(ids) == []
+    rendered = ChatFormat(template, "").render(messages)
+    assert EOT in rendered
+    assert TOKENIZER.decode(ids) == rendered
+
+
 def test_a_role_makes_no_control_tokens():
     for chat in (TEMPLATES["known"], TEMPLATES["trims"]):
         ids = chat.encode(TOKENIZER, [{"role": "user<|eot|>", "content": "hi"}], False)

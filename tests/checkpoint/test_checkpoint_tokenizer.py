@@ -147,6 +147,15 @@ def test_ids_are_those_of_the_library_with_special_tokens_and_without(text):
     assert plain == LIBRARY.encode(text).ids
 
 
+def test_of_two_special_tokens_the_longer_one_is_read():
+    names = ["<a", "<a>", "<", "a>"]
+    library, backend = (train_tokenizer(TEXTS, VOCAB_SIZE) for _ in range(2))
+    library.add_special_tokens(names)
+    backend.add_special_tokens(names)
+    for text in ("<a>", "<a<a><", "x<aa>", "a>>"):
+        assert Tokenizer(backend).encode(text, add_bos=False) == library.encode(text).ids
+
+
 def test_special_tokens_are_text_where_they_are_not_wanted():
     ids = TOKENIZER.encode("<|eot|>", special_tokens_in_text=False)
     assert ids[0] == BOS

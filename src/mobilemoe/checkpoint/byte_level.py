@@ -63,6 +63,4 @@ class TextStream:
 
     def flush(self) -> str:
         """Return what is left at the end; bytes that form no character become U+FFFD."""
-        text = self._decoder.decode(b"", final=True)
-        self._decoder.reset()
-        return text
+        return self._decoder.decode(b"", final=True)
