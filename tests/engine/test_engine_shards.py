@@ -97,5 +97,5 @@ def test_an_index_that_contradicts_the_files_is_refused(sharded):
     text = path.read_text().replace(f'model.norm.weight": "{names[-1]}', "@")
     assert "@" in text
     path.write_text(text.replace("@", f'model.norm.weight": "{names[0]}'))
-    with pytest.raises(CheckpointError, match="says model.norm.weight is in"):
+    with pytest.raises(CheckpointError, match=r"says model\.norm\.weight is in"):
         load(sharded.folder, threads=1)
