@@ -15,6 +15,7 @@ from mobilemoe.checkpoint.hub_cache import (
     cached_sha256,
     cached_snapshot,
     is_commit,
+    is_offline,
     missing_files,
 )
 from mobilemoe.checkpoint.hub_download import RETRY_WAITS, SMALL_FILES, ask, download
@@ -59,7 +60,7 @@ def fetch(repo_id: str, revision: str | None = None, *, weights: bool = True) ->
     """
     wanted = _wanted(repo_id, revision, weights)
     held = _held(wanted)
-    if held is not None and is_commit(wanted.revision) and (held / SMALL_FILES[-1]).is_file():
+    if held is not None and (is_offline() or _is_final(wanted, held)):
         return held
     try:
         listing = ask(wanted, waits=() if held else RETRY_WAITS)
@@ -106,6 +107,11 @@ def _held(wanted: Wanted) -> Path | None:
     except CheckpointError:  # a damaged index; the hub may have a better one
         return None
     return folder if complete else None
+
+
+def _is_final(wanted: Wanted, held: Path) -> bool:
+    """Whether the hub could add nothing: a commit never changes, and its small files came too."""
+    return is_commit(wanted.revision) and (held / SMALL_FILES[-1]).is_file()
 
 
 def _is_missing_revision(error: Exception) -> bool:

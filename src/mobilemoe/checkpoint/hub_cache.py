@@ -27,6 +27,13 @@ def is_commit(revision: str) -> bool:
     return _COMMIT.fullmatch(revision) is not None
 
 
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids every request."""
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_OFFLINE
+
+
 def cache_root() -> Path:
     """Return the folder of all cached repositories, as HF_HOME and HF_HUB_CACHE say.
 
