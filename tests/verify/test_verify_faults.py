@@ -9,13 +9,14 @@ import pytest
 from verify_support import SQUARE, check, copy_of, pair, stored_tensor, write_pair
 
 from mobilemoe.checkpoint import open_checkpoint
-from mobilemoe.quant import pack, unpack
+from mobilemoe.quant import pack, round_bf16, unpack
 from mobilemoe.verify import verify
 from mobilemoe.verify.columns import ENGINE_EXACT, ENGINE_INT8, TORCH_FAKE, TORCH_FP32
 from mobilemoe.verify.engine_columns import EngineColumn
 from mobilemoe.verify.files import Weights
 from mobilemoe.verify.parity import Absent, compare_columns
 from mobilemoe.verify.progress import silent
+from mobilemoe.verify.run import pair_check
 
 LAYER = "model.layers.1"
 EXPERTS = f"{LAYER}.feed_forward.experts"
@@ -86,6 +87,8 @@ def test_a_fault_is_named_by_source_and_parity(sound, damaged, fault):
     assert found.where == tensor
     assert found.measured > 100 * found.allowed
     assert tensor in check(receipt, "Parity", "torch fake-quantised -> file").detail
+    whole = pair(receipt, "torch fake-quantised -> file").end_to_end
+    assert whole.max_relative_error > 1e-5  # rounding gives 1e-6
     # The engine reads the same damaged file, and agrees with it.
     assert check(receipt, "Parity", "file -> engine exact").status == "pass"
 
@@ -199,6 +202,36 @@ def test_another_set_of_experts_is_found(sound, damaged):
     found = pairs["file -> engine exact"].first_failure
     assert found.where == "layer 1 experts"
     assert found.measured > 0.1
+
+
+def test_a_near_tie_may_fall_either_way(tmp_path):
+    int4, _ = write_pair(tmp_path / "pair", SQUARE)
+    router = f"{LAYER}.feed_forward.router.weight"
+    with stored_tensor(int4, router) as router_ED:
+        router_ED[3] = router_ED[1]
+    with stored_tensor(int4, f"{LAYER}.feed_forward.expert_bias") as bias_E:
+        bias_E[:] = round_bf16(np.float32([2, 0, -2, 0, -2, -2]))  # 0, and 1 or 3
+    other = copy_of(int4, tmp_path / "other")
+    with stored_tensor(other, router) as router_ED:
+        router_ED[3] *= np.float32(1 + 2**-21)
+    exact = compare_with_engine(int4, other, ENGINE_EXACT)["file -> engine exact"]
+    assert exact.end_to_end.worst_layer == 1
+    assert 0 < exact.end_to_end.worst_layer_sets_differ < 1
+    assert [c.where for c in exact.comparisons if not c.passed] == []
+
+
+def test_a_refusal_is_a_failure(sound):
+    weights = Weights(open_checkpoint(sound[0]))
+    columns = {name: Absent("-") for name in (TORCH_FP32, TORCH_FAKE, ENGINE_INT8)}
+    columns[ENGINE_EXACT] = Absent("the engine refuses: it is too large", refused=True)
+    pairs = compare_columns(weights, columns, [1, 2, 3], silent)
+    found = {each.name: pair_check(each) for each in pairs}
+    refused = found["file -> engine exact"]
+    assert (refused.status, refused.detail) == (
+        "fail",
+        "engine exact: the engine refuses: it is too large",
+    )
+    assert found["torch fake-quantised -> file"].status == "skip"
 
 
 def test_a_wrong_embedding_shows_end_to_end(sound, damaged):

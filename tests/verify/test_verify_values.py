@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -71,6 +73,7 @@ def test_an_empty_model_is_no_model(tmp_path):
         with stored_tensor(int4, name) as scales:
             scales[:] = 0
     receipt = verify(int4)
+    assert json.dumps(receipt.to_dict(), allow_nan=False)
     assert [check(receipt, "Values", name).status for name in ("zero groups", "scales")] == [
         "fail",
         "fail",

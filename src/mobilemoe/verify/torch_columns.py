@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobilemoe.checkpoint.tensor_file import to_float32
 from mobilemoe.config import ModelConfig
-from mobilemoe.quant import round_bf16
 from mobilemoe.verify.columns import Floats, LayerOutput, Run
 from mobilemoe.verify.files import Float32, Weights, is_quantised, row_chunks, rows_of
 from mobilemoe.weights import Weight
@@ -53,19 +51,20 @@ def float_reader(weights: Weights) -> Read:
 
 
 def fake_quantised_reader(weights: Weights) -> Read:
-    """Return a reader of float weights as their INT4 file would hold them."""
+    """Return a reader of BF16 weights as their INT4 file would hold them.
+
+    What the file does not round to INT4 it keeps as it is.
+    """
     import torch
 
     from mobilemoe.quant.fake import quantize_dequantize
 
     def read(weight: Weight, start: int, stop: int) -> Float32:
         values = weights.floats(weight, start, stop)
-        if is_quantised(weight):
-            rounded: Float32 = quantize_dequantize(torch.from_numpy(values)).numpy()
-            return rounded
-        if weight.kind in ("norm", "expert_bias"):
-            return to_float32(round_bf16(values), "BF16")
-        return values
+        if not is_quantised(weight):
+            return values
+        rounded: Float32 = quantize_dequantize(torch.from_numpy(values)).numpy()
+        return rounded
 
     return read
 
