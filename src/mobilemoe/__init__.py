@@ -23,13 +23,17 @@ def load(
     threads: int | None = None,
     context: int | None = None,
     activations: Activations | None = None,
+    revision: str | None = None,
 ) -> Model:
-    """Open a checkpoint folder, INT4 or BF16, in the native engine; see `mobilemoe.engine.load`.
+    """Open a checkpoint folder or a model of the hub in the native engine.
+
+    See `mobilemoe.engine.load`; for example `load("facebook/MobileMoE-S-QAT")`.
 
     Raises:
-        CheckpointError: if the folder or one of its files is missing or damaged.
+        CheckpointError: if the folder or one of its files is missing or damaged, or the hub
+            refuses.
         MobileMoEError: for an argument outside its range, or a missing native module.
     """
     from mobilemoe.engine import load as load_engine  # keeps `import mobilemoe` light
 
-    return load_engine(path, threads, context, activations)
+    return load_engine(path, threads, context, activations, revision=revision)

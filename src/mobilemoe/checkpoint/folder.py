@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mobilemoe.checkpoint.config_file import CONFIG_FILE, read_config
+from mobilemoe.checkpoint.hub import fetch, is_hub_id
 from mobilemoe.checkpoint.layout import file_layout, stored_tensors
 from mobilemoe.checkpoint.shards import check_placement, weight_files
 from mobilemoe.checkpoint.tensor_file import Tensors, open_tensors, to_float32
@@ -72,17 +73,15 @@ def open_checkpoint(path: str | Path, revision: str | None = None) -> Checkpoint
     if not folder.is_dir():
         raise CheckpointError(
             f"no checkpoint folder at {folder}",
-            hint="give a folder with config.json and model.safetensors; `make demo` makes one",
+            hint="give a folder with config.json and model.safetensors, or a hub id such as "
+            "facebook/MobileMoE-S-QAT; `make demo` makes a folder",
         )
     return Checkpoint(folder, *read_config(folder / CONFIG_FILE))
 
 
 def _local_folder(path: str | Path, revision: str | None) -> Path:
-    if isinstance(path, str) and not Path(path).exists():
-        from mobilemoe.checkpoint.hub import fetch, is_hub_id  # only for what no folder is
-
-        if is_hub_id(path):
-            return fetch(path, revision)
+    if isinstance(path, str) and is_hub_id(path):
+        return fetch(path, revision)
     if revision is not None:
         raise MobileMoEError(
             f"revision is {revision!r}, and {path} is not a model of the hub",

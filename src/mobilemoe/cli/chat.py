@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mobilemoe.cli.generate import stream
 from mobilemoe.cli.guard import print_error
+from mobilemoe.cli.running import PATH_HELP, open_model
 from mobilemoe.cli.sampling import (
     ActivationsOption,
     Context,
@@ -25,7 +25,7 @@ from mobilemoe.errors import MobileMoEError
 
 CHAT_EXAMPLES = (
     "\b\nExamples:\n"
-    "  mobilemoe chat path/to/checkpoint\n"
+    "  mobilemoe chat facebook/MobileMoE-S-QAT\n"
     '  echo "What is 2 + 3?" | mobilemoe chat path/to/checkpoint'
 )
 QUIT = "/quit"
@@ -33,7 +33,7 @@ Message = dict[str, str]
 
 
 def chat(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="An SFT or QAT checkpoint.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help=f"SFT or QAT. {PATH_HELP}")],
     system: Annotated[str | None, typer.Option(help="Instructions for the whole chat.")] = None,
     max_new_tokens: MaxNewTokens = 256,
     temperature: Temperature = 0.0,
@@ -45,17 +45,10 @@ def chat(
     activations: ActivationsOption = None,
 ) -> None:
     """Talk to a model, one line per message; /quit or Ctrl-D ends it."""
-    from mobilemoe import engine
-    from mobilemoe.checkpoint import ChatFormat, Tokenizer, open_checkpoint
+    from mobilemoe.checkpoint import ChatFormat
 
-    folder = open_checkpoint(path).folder
-    chat_format, tokenizer = ChatFormat.from_folder(folder), Tokenizer.from_folder(folder)
-    model = engine.load(
-        path,
-        threads=threads,
-        context=context,
-        activations=activations.value if activations else None,
-    )
+    model = open_model(path, threads, context, activations)
+    chat_format, tokenizer = ChatFormat.from_folder(model.folder), model.tokenizer
 
     def encode(messages: list[Message]) -> list[int]:
         return chat_format.encode(tokenizer, messages)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mobilemoe.cli.output import JsonOption, print_json
+from mobilemoe.cli.running import PATH_HELP, open_model
 from mobilemoe.cli.sampling import (
     ActivationsOption,
     Context,
@@ -34,7 +34,7 @@ GENERATE_EXAMPLES = (
 
 
 def generate(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A checkpoint folder.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help=PATH_HELP)],
     prompt: Annotated[str, typer.Option(help="The text to continue.")],
     max_new_tokens: MaxNewTokens = 128,
     temperature: Temperature = 0.0,
@@ -48,14 +48,7 @@ def generate(
     as_json: JsonOption = False,
 ) -> None:
     """Continue a text; the continuation is streamed to stdout."""
-    from mobilemoe import engine
-
-    model = engine.load(
-        path,
-        threads=threads,
-        context=context,
-        activations=activations.value if activations else None,
-    )
+    model = open_model(path, threads, context, activations)
     tokens = model.generate(
         prompt,
         max_new_tokens=max_new_tokens,

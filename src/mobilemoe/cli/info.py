@@ -48,7 +48,10 @@ class Subject:
 
 def info(
     model: Annotated[
-        str, typer.Argument(metavar="PATH|PRESET", help="A checkpoint folder or a preset's name.")
+        str,
+        typer.Argument(
+            metavar="PATH|PRESET", help="A checkpoint folder, a hub id, or a preset's name."
+        ),
     ],
     as_json: JsonOption = False,
 ) -> None:
@@ -63,15 +66,22 @@ def info(
 
 
 def find_subject(name: str) -> Subject:
-    """Return the checkpoint folder at `name`, or the preset of that name.
+    """Return the checkpoint at `name`, a folder or a hub id, or the preset of that name.
+
+    Of a model of the hub only its small files are fetched.
 
     Raises:
         MobileMoEError: if there is neither, or the checkpoint is not one of ours.
     """
+    from mobilemoe.checkpoint import open_checkpoint
+    from mobilemoe.checkpoint.config_file import CONFIG_FILE, read_config
+    from mobilemoe.checkpoint.hub import fetch, is_hub_id
+
+    if is_hub_id(name):
+        config, weight_format = read_config(fetch(name, weights=False) / CONFIG_FILE)
+        return Subject(name, config, weight_format)
     if not Path(name).exists():
         return Subject(name, _preset(name))
-    from mobilemoe.checkpoint import open_checkpoint
-
     checkpoint = open_checkpoint(name)
     try:
         size = sum(path.stat().st_size for path in checkpoint.shards)

@@ -42,7 +42,7 @@ class Reading:
 
 def tokenize(
     path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="A checkpoint folder, or a tokenizer.json.")
+        str, typer.Argument(metavar="PATH", help="A checkpoint folder, hub id or tokenizer.json.")
     ],
     text: Annotated[
         str, typer.Argument(metavar="TEXT", help="The text; - or nothing reads stdin.")
@@ -66,15 +66,17 @@ def tokenize(
         print(summary(reading), file=sys.stderr)
 
 
-def read(path: Path, text: str, chat: bool) -> Reading:
-    """Tokenise `text` with the tokenizer at `path`.
+def read(place: str, text: str, chat: bool) -> Reading:
+    """Tokenise `text` with the tokenizer at `place`: a folder, a file, or a hub id.
 
     Raises:
         MobileMoEError: if there is no tokenizer or (with `chat`) no chat template, or if `text`
             is not valid Unicode.
     """
     from mobilemoe.checkpoint import ChatFormat, Tokenizer, token_spans
+    from mobilemoe.checkpoint.hub import fetch, is_hub_id
 
+    path = fetch(place, weights=False) if is_hub_id(place) else Path(place)
     tokenizer = Tokenizer.from_file(path) if path.is_file() else Tokenizer.from_folder(path)
     if not chat:
         ids = tokenizer.encode(text)

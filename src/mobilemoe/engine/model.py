@@ -41,19 +41,23 @@ def load(
     context: int | None = None,
     activations: Activations | None = None,
     kernel: str = "auto",
+    revision: str | None = None,
 ) -> Model:
-    """Open the checkpoint folder `path`, INT4 or BF16, for running; weights stay in their file.
+    """Open a checkpoint, INT4 or BF16, for running; weights stay in their files.
 
-    `threads`: by default what `threads.thread_plan` says. `context`: tokens per session, by
-    default 8192 or what the model allows. `activations`: "int8" is the fast mode, "fp32" the
-    exact one; by default "int8" for INT4 weights, and "fp32", the only mode they run with, for
-    BF16 weights. `kernel`: the instruction set, "auto" for the best one of this CPU.
+    `path` is a folder or, as text, a model of the hub: `owner/name`, of which `revision` or
+    `owner/name@revision` names a branch, tag or commit. `threads`: by default what
+    `threads.thread_plan` says. `context`: tokens per session, by default 8192 or what the model
+    allows. `activations`: "int8" is the fast mode, "fp32" the exact one; by default "int8" for
+    INT4 weights, and "fp32", the only mode they run with, for BF16 weights. `kernel`: the
+    instruction set, "auto" for the best one of this CPU.
 
     Raises:
-        CheckpointError: if the folder or one of its files is missing or damaged.
+        CheckpointError: if the folder or one of its files is missing or damaged, or the hub
+            refuses.
         MobileMoEError: for an argument outside its range, or a missing native module.
     """
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_checkpoint(path, revision)
     threads = default_threads() if threads is None else threads
     longest = checkpoint.config.max_position_embeddings
     context = min(DEFAULT_CONTEXT, longest) if context is None else context
@@ -94,6 +98,11 @@ class Model:
     def config(self) -> ModelConfig:
         """What the model is."""
         return self._checkpoint.config
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are; of a model of the hub, in the hub's cache."""
+        return self._checkpoint.folder
 
     @property
     def threads(self) -> int:
