@@ -25,6 +25,10 @@ DEEP = (
 )
 LONG = "{% set a = 'a' * 200000 %}"
 TIMES_60 = "{% for i in range(60) %}"
+MACROS = "{% macro f0() %}{% endmacro %}" + "".join(
+    f"{{% macro f{n}() %}}{{% set x = f{n - 1}() %}}{{% set x = f{n - 1}() %}}{{% endmacro %}}"
+    for n in range(1, 18)
+)
 WORK, WIDTH, DEPTH = "more work than allowed", "width from a value", "levels deep"
 
 # What a template does, and the reason for which it is refused.
@@ -114,6 +118,7 @@ ATTACKS = {
     "{% for i in range(9999) %}" + "x" * 60000 + "{% endfor %}": "prints more",
     "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": "recursion",
     "{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(99) }}": WORK,
+    MACROS + "{% set x = f17() %}": WORK,
     "{% block a %}{{ self.a() }}{{ self.a() }}{% endblock %}": "may not call BlockReference",
     "{% for x in [1] recursive %}{{ loop([1, 1]) }}{% endfor %}": "recursion",
     "{% set x = range(99999) | list %}" + "{% set y = x[1:] %}" * 200: WORK,
