@@ -193,6 +193,14 @@ def test_an_attack_on_time_or_memory_is_one_error(outcomes, template):
     assert ATTACKS[template] in outcomes[template]
 
 
+def test_a_namespace_prints_nothing_of_what_it_holds():
+    """It may hold itself, and its content can grow after it was paid for."""
+    template = "".join(f"{{% set n{n} = namespace() %}}" for n in range(15))
+    template += "".join(f"{{% set n{n}.x = [n{n + 1}, n{n + 1}] %}}" for n in range(14))
+    text = ChatFormat(template + "{% set n14.x = n0 %}{{ n0 }}{{ n0.x }}", "").render(MESSAGES)
+    assert text == "<Namespace>[<Namespace>, <Namespace>]"
+
+
 def test_two_renderings_do_not_share_an_allowance():
     chat = ChatFormat("{% for i in range(50000) %}x{% endfor %}", "")
     assert {len(chat.render(MESSAGES)) for _ in range(5)} == {50000}
