@@ -1,11 +1,12 @@
 // A fuzzing loop for compilers without libFuzzer: seeded, so the same seed makes the same inputs.
 // It keeps every input that ended in a new way, and mutates those. Understands libFuzzer's
 // -runs=N -max_total_time=SECONDS -seed=N -artifact_prefix=PATH, or names of files to run once.
-#include <sanitizer/common_interface_defs.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -15,6 +16,10 @@
 
 #include "outcomes.h"
 #include "random.h"
+
+#if MOBILEMOE_SANITIZERS
+#include <sanitizer/common_interface_defs.h>
+#endif
 
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size,
                                           unsigned seed);
@@ -52,6 +57,22 @@ void save_current() {
   std::ofstream(artifact, std::ios::binary)
       .write(reinterpret_cast<const char*>(current.data()), static_cast<std::streamsize>(current.size()));
   std::fprintf(stderr, "input written to %s\n", artifact.c_str());
+}
+
+[[noreturn]] void save_and_abort(int signal) {
+  std::fprintf(stderr, "FINDING: signal %d\n", signal);
+  save_current();
+  std::_Exit(1);
+}
+
+void report_crashes() {
+#if MOBILEMOE_SANITIZERS
+  __sanitizer_set_death_callback(save_current);
+#else
+  ::signal(SIGSEGV, save_and_abort);
+#endif
+  ::signal(SIGABRT, save_and_abort);
+  ::signal(SIGALRM, save_and_abort);
 }
 
 // What a message says, without its numbers and names.
@@ -129,7 +150,7 @@ int main(int count, char** arguments) {
   const Options options = parse(count, arguments);
   if (!options.files.empty()) return run_files(options.files);
   artifact = options.prefix + "crash-seed-" + std::to_string(options.seed);
-  __sanitizer_set_death_callback(save_current);
+  report_crashes();
   Loop loop(options);
   const auto start = std::chrono::steady_clock::now();
   const auto seconds = [&] {
