@@ -3,6 +3,9 @@
 MINUTES ?= 10
 SEED ?= 0
 TORCH ?= torch==2.13.0
+# Of fuzzing at the end of `make test`; 0: none.
+FUZZ_SECONDS ?= 60
+SECONDS ?= 60
 
 START := $(shell date +%s)
 VENV := .venv
@@ -12,15 +15,16 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 WHEEL := $$(echo $(VENV)/wheel/mobilemoe-*.whl)
 # Tests build with warnings as errors; such a package serves the demonstration as well.
 WERROR := $(if $(filter test lint format env,$(MAKECMDGOALS)),ON,OFF)
-SOURCES := $(shell find src native -type f ! -name '*.pyc') \
+SOURCES := $(shell find src native -type f ! -name '*.pyc' ! -path 'native/fuzz/*') \
            $(wildcard CMakeLists.txt pyproject.toml README.md LICENSE)
 
-.PHONY: help demo test lint format env clean
+.PHONY: help demo test fuzz lint format env clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo [MINUTES=10] [SEED=0]  budget -> training -> INT4 -> run on this machine"
-	@echo "make test                        lint, types and all tests"
+	@echo "make test [FUZZ_SECONDS=60]      lint, types, all tests, a minute of fuzzing"
+	@echo "make fuzz [SECONDS=60]           hostile model files for the native reader"
 	@echo "make lint | format               check | repair the style"
 	@echo "make env                         only the environment, in $(VENV)"
 	@echo "make clean                       remove the environment and build files"
@@ -31,6 +35,11 @@ demo: $(STAMPS)/demo
 test: lint
 	@echo "== tests, with the network unplugged"
 	@$(BIN)/python tools/offline.py $(BIN)/python -m pytest
+	@[ "$(FUZZ_SECONDS)" = 0 ] || $(MAKE) --no-print-directory fuzz SECONDS=$(FUZZ_SECONDS)
+
+fuzz: $(STAMPS)/cmake
+	@echo "== $(SECONDS) s of fuzzing"
+	@$(BIN)/python tools/fuzz_native.py --seconds $(SECONDS) --seed $(SEED)
 
 lint: $(STAMPS)/dev
 	@echo "== style and types"
@@ -53,6 +62,11 @@ $(STAMPS)/venv:
 	@python=$$(sh tools/check_setup.sh python) && echo "== environment in $(VENV) ($$python)" \
 		&& "$$python" -m venv --clear $(VENV)
 	@mkdir -p $(STAMPS) && touch $@
+
+# Building the package brings its own; only the fuzzer calls it by name.
+$(STAMPS)/cmake: $(STAMPS)/venv
+	@command -v cmake >/dev/null || $(PIP) install "cmake>=3.20"
+	@touch $@
 
 $(STAMPS)/$(TORCH): $(STAMPS)/venv
 	@echo "== $(TORCH)"

@@ -37,14 +37,10 @@ class TensorTaker {
   // As found in the file; after `open`.
   const std::string& dtype(const std::string& name) const { return table_.at(name).dtype; }
 
+  const TensorTable& table() const { return table_; }
+
   // Checks every header before any file is mapped, and all of them before any tensor is copied.
-  // `other`: has listed the model in the other format, to be named where it is found.
-  void open(std::span<ModelFile* const> files, const TensorTaker& other) {
-    const bool bf16 = format_ == WeightFormat::kBf16;
-    table_.explain(other.table_, bf16 ? "holds INT4 weights where BF16 is expected"
-                                      : "holds BF16 weights where INT4 is expected",
-                   "an INT4 checkpoint has a quantization block in its config.json, a BF16 one "
-                   "has none");
+  void open(std::span<ModelFile* const> files) {
     std::vector<uint64_t> offsets;
     for (const ModelFile* file : files) offsets.push_back(table_.add(*file));
     table_.check_complete();
@@ -181,15 +177,35 @@ ModelWeights take_model(TensorTaker& file, const Config& config) {
   return weights;
 }
 
+// Throws when the unknown tensor is one of the same model in the other format.
+void explain(const UnknownTensor& error, const Config& config, WeightFormat format) {
+  const bool bf16 = format == WeightFormat::kBf16;
+  const TensorTable other = expected_tensors(config, bf16 ? WeightFormat::kInt4 : WeightFormat::kBf16);
+  if (!other.tensors().contains(error.name)) return;
+  throw ModelFileError(error.path + (bf16 ? ": holds INT4 weights where BF16 is expected"
+                                          : ": holds BF16 weights where INT4 is expected"),
+                       "an INT4 checkpoint has a quantization block in its config.json, a BF16 "
+                       "one has none");
+}
+
 }  // namespace
+
+TensorTable expected_tensors(const Config& config, WeightFormat format) {
+  TensorTaker taker(format);
+  take_model(taker, config);
+  return taker.table();
+}
 
 ModelWeights read_model_weights(std::span<ModelFile* const> files, const Config& config,
                                 WeightFormat format) {
-  const bool bf16 = format == WeightFormat::kBf16;
-  TensorTaker taker(format), other(bf16 ? WeightFormat::kInt4 : WeightFormat::kBf16);
+  TensorTaker taker(format);
   take_model(taker, config);
-  take_model(other, config);
-  taker.open(files, other);
+  try {
+    taker.open(files);
+  } catch (const UnknownTensor& error) {
+    explain(error, config, format);
+    throw;
+  }
   ModelWeights weights = take_model(taker, config);
   for (const ModelFile* file : files) file->check_intact();
   return weights;

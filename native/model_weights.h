@@ -7,6 +7,7 @@
 
 #include "config.h"
 #include "model_file.h"
+#include "safetensors.h"
 #include "weight_matrix.h"
 
 namespace mobilemoe {
@@ -40,6 +41,9 @@ struct ModelWeights {
   std::vector<LayerWeights> layers;
   std::vector<float> final_norm_D;
 };
+
+// Names, dtypes and shapes of what the files of a model hold.
+TensorTable expected_tensors(const Config& config, WeightFormat format);
 
 // Reads the headers of `files`, at least one, and maps them. Throws ModelFileError when a tensor
 // is missing, unknown, in two files, or of another dtype or shape than `config` and `format` ask

@@ -4,7 +4,6 @@
 #include <limits>
 #include <utility>
 
-#include "errors.h"
 #include "json_cursor.h"
 
 namespace mobilemoe {
@@ -187,18 +186,16 @@ void check_cover(auto& tensors, uint64_t data_bytes, const std::string& path) {
 
 }  // namespace
 
+UnknownTensor::UnknownTensor(const std::string& file_path, const std::string& tensor)
+    : ModelFileError(file_path + ": tensor " + printable(tensor) + " is unknown", kConfigHint),
+      path(file_path),
+      name(tensor) {}
+
 void TensorTable::expect(const std::string& name, std::vector<std::string> dtypes,
                          const Shape& shape) {
   Tensor& tensor = tensors_[name];
   tensor.dtypes = std::move(dtypes);
   tensor.shape = shape;
-}
-
-void TensorTable::explain(const TensorTable& other, const std::string& fault,
-                          const std::string& hint) {
-  for (const auto& entry : other.tensors_) explained_.insert(entry.first);
-  fault_ = fault;
-  hint_ = hint;
 }
 
 uint64_t TensorTable::add(const ModelFile& file) {
@@ -228,10 +225,7 @@ uint64_t TensorTable::add(const ModelFile& file) {
 TensorTable::Entry& TensorTable::claim(const std::string& name, const JsonCursor& json) {
   const std::string& path = paths_.back();
   const auto entry = tensors_.find(name);
-  if (entry == tensors_.end()) {
-    if (explained_.contains(name)) throw ModelFileError(path + ": " + fault_, hint_);
-    throw ModelFileError(path + ": tensor " + printable(name) + " is unknown", kConfigHint);
-  }
+  if (entry == tensors_.end()) throw UnknownTensor(path, name);
   const int file = entry->second.file;
   if (file == static_cast<int>(paths_.size()) - 1) json.fail("tensor '" + name + "' twice");
   if (file >= 0) {

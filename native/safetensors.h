@@ -5,10 +5,10 @@
 #include <bit>
 #include <cstdint>
 #include <map>
-#include <set>
 #include <string>
 #include <vector>
 
+#include "errors.h"
 #include "json_cursor.h"
 #include "model_file.h"
 
@@ -29,20 +29,28 @@ struct Tensor {
   int file = -1;      // index in order of `add`; -1: not found
 };
 
+// A file holds a tensor that the model does not have.
+class UnknownTensor : public ModelFileError {
+ public:
+  UnknownTensor(const std::string& path, const std::string& name);
+
+  const std::string path, name;
+};
+
 // The memory it takes depends on the tensors expected, never on what the files say.
 class TensorTable {
  public:
   void expect(const std::string& name, std::vector<std::string> dtypes, const Shape& shape);
-  // Makes `add` say `fault`, not "is unknown", of a tensor that only `other` expects.
-  void explain(const TensorTable& other, const std::string& fault, const std::string& hint);
 
   // Reads and checks the header of `file`. Afterwards its tensors are all expected ones, of the
   // expected dtype and shape, in no other file, and their ranges cover its data section exactly:
   // without overlap, gap or rest. Returns the offset of the data section. Throws ModelFileError
-  // that names file, tensor and fault.
+  // that names file, tensor and fault; for an unexpected name, UnknownTensor.
   uint64_t add(const ModelFile& file);
   // Throws ModelFileError for an expected tensor that was in none of the files.
   void check_complete() const;
+  // The expected ones by name.
+  const std::map<std::string, Tensor>& tensors() const { return tensors_; }
   // Of an expected name.
   const Tensor& at(const std::string& name) const { return tensors_.at(name); }
 
@@ -52,8 +60,6 @@ class TensorTable {
   Entry& claim(const std::string& name, const JsonCursor& json);
 
   std::map<std::string, Tensor> tensors_;
-  std::set<std::string> explained_;
-  std::string fault_, hint_;  // about these
   std::vector<std::string> paths_;  // of the files added
 };
 
