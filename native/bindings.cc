@@ -3,6 +3,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include "bindings.h"
 #include "engine.h"
@@ -14,10 +15,6 @@ using namespace nb::literals;
 namespace mobilemoe {
 
 void bind_testing(nb::module_& module);
-
-namespace {
-
-using Ids = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 Config config_from(const nb::dict& fields) {
   Config config;
@@ -51,11 +48,16 @@ WeightFormat weight_format_from(const std::string& name) {
   throw InvalidArgument("weight_format is '" + name + "'; allowed: int4, bf16");
 }
 
-std::shared_ptr<Model> open_model(const std::string& path, const nb::dict& fields, int threads,
-                                  const std::string& kernel, const std::string& weight_format) {
+namespace {
+
+using Ids = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+std::shared_ptr<Model> open_model(const std::vector<std::string>& paths, const nb::dict& fields,
+                                  int threads, const std::string& kernel,
+                                  const std::string& weight_format) {
   const Config config = config_from(fields);
   const nb::gil_scoped_release release;
-  return std::make_shared<Model>(path, config, threads, kernel, weight_format_from(weight_format));
+  return std::make_shared<Model>(paths, config, threads, kernel, weight_format_from(weight_format));
 }
 
 // The ids, copied while the GIL still protects their array.
@@ -111,7 +113,7 @@ NB_MODULE(_native, module) {
   module.attr("compiler") = MOBILEMOE_COMPILER;
   nb::exception<ModelFileError>(module, "ModelFileError");
   nb::class_<Model>(module, "Model")
-      .def(nb::new_(&open_model), "path"_a, "config"_a, "threads"_a, "kernel"_a,
+      .def(nb::new_(&open_model), "paths"_a, "config"_a, "threads"_a, "kernel"_a,
            "weight_format"_a)
       .def_prop_ro("threads", [](const Model& model) { return model.pool().threads(); })
       .def_prop_ro("instruction_set", [](const Model& model) { return model.kernels().name; });

@@ -8,7 +8,15 @@
 #include <memory>
 #include <vector>
 
+#include "config.h"
+#include "weight_formats.h"
+
 namespace mobilemoe {
+
+// From the fields of a mobilemoe.config.ModelConfig.
+Config config_from(const nanobind::dict& fields);
+// "int4" or "bf16"; throws InvalidArgument for others.
+WeightFormat weight_format_from(const std::string& name);
 
 // A numpy array of `shape` that owns `values`.
 template <class T>

@@ -12,9 +12,9 @@ void require(bool condition, const std::string& name, int64_t value, const std::
   throw InvalidArgument(name + " is " + std::to_string(value) + "; allowed: " + allowed);
 }
 
-void require_size(const std::string& name, int64_t value, int64_t low) {
-  constexpr int64_t kHigh = 2147483647;
-  require(value >= low && value <= kHigh, name, value, std::to_string(low) + " to 2147483647");
+void require_size(const std::string& name, int64_t value, int64_t low, int64_t high = 2147483647) {
+  require(value >= low && value <= high, name, value,
+          std::to_string(low) + " to " + std::to_string(high));
 }
 
 void check_sizes(const Config& config) {
@@ -22,7 +22,7 @@ void check_sizes(const Config& config) {
   require_size("hidden_size", config.hidden_size, 1);
   require_size("intermediate_size", config.intermediate_size, 0);
   require_size("intermediate_size_mlp", config.intermediate_size_mlp, 0);
-  require_size("num_hidden_layers", config.num_hidden_layers, 1);
+  require_size("num_hidden_layers", config.num_hidden_layers, 1, kMaxLayers);
   require_size("num_attention_heads", config.num_attention_heads, 1);
   require_size("num_key_value_heads", config.num_key_value_heads, 1);
   require_size("head_dim", config.head_dim, 2);

@@ -8,6 +8,9 @@ namespace mobilemoe {
 // Weights per INT4 scale, activations per int8 scale, and the step of every kernel.
 constexpr int64_t kGroupSize = 32;
 
+// Far above any model: it bounds what is listed before a file is read.
+constexpr int64_t kMaxLayers = 1024;
+
 struct Config {
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;

@@ -52,6 +52,20 @@ const Config& checked_config(const Config& config) {
   return config;
 }
 
+std::vector<std::unique_ptr<MappedFile>> open_files(const std::vector<std::string>& paths) {
+  if (paths.empty()) throw InvalidArgument("paths is empty; allowed: at least one model file");
+  std::vector<std::unique_ptr<MappedFile>> files;
+  for (const std::string& path : paths) files.push_back(std::make_unique<MappedFile>(path));
+  return files;
+}
+
+ModelWeights read_files(const std::vector<std::unique_ptr<MappedFile>>& files,
+                        const Config& config, WeightFormat format) {
+  std::vector<ModelFile*> all;
+  for (const std::unique_ptr<MappedFile>& file : files) all.push_back(file.get());
+  return read_model_weights(all, config, format);
+}
+
 // The embedding of one token as floats.
 void embed(const Int4Matrix& embedding_VD, int32_t id, float* x_D) {
   const uint8_t* bytes = row_bytes(embedding_VD, id);
@@ -70,13 +84,18 @@ void embed(const Bf16Matrix& embedding_VD, int32_t id, float* x_D) {
 
 }  // namespace
 
-Model::Model(const std::string& path, const Config& config, int threads, const std::string& kernel,
-             WeightFormat weight_format)
+Model::Model(const std::vector<std::string>& paths, const Config& config, int threads,
+             const std::string& kernel, WeightFormat weight_format)
     : config_(checked_config(config)),
       kernels_(choose_kernels(kernel)),
-      file_(path),
-      weights_(read_model_weights(file_, config_, weight_format)),
+      files_(open_files(paths)),
+      weights_(read_files(files_, config_, weight_format)),
       pool_(start_pool(threads)) {}
+
+void Model::check_intact() const {
+  arm_fault_guard();
+  for (const std::unique_ptr<MappedFile>& file : files_) file->check_intact();
+}
 
 // In a forked process the workers are missing, and whoever held the mutex may be missing too.
 std::unique_lock<std::mutex> Model::lock() const {
@@ -91,7 +110,9 @@ std::unique_lock<std::mutex> Model::lock() const {
                           "one call at a time\n"
                           "hint: let a signal handler set a flag instead of calling the model");
   }
-  return std::unique_lock(pool_->mutex());
+  std::unique_lock guard(pool_->mutex());
+  check_intact();
+  return guard;
 }
 
 Session::Session(std::shared_ptr<const Model> model, int64_t context, ActivationFormat format)
@@ -117,13 +138,13 @@ void Session::append_checked(std::span<const int32_t> ids, std::vector<float>& l
                              const Poll& poll) {
   const auto guard = model_->lock();
   check_ids(ids);
-  model_->file().check_not_truncated();
   const size_t rows = all ? ids.size() : 1;
   logits.resize(rows * static_cast<size_t>(model_->config().vocab_size));
   const int64_t before = position_;
   auto routing_before = std::exchange(routing_, {});
   try {
     append_chunks(ids, logits.data(), all, poll);
+    model_->check_intact();  // zeros may have stood in for weights
   } catch (...) {
     position_ = before;  // what lies behind it in the cache is never read
     routing_ = std::move(routing_before);
@@ -137,7 +158,10 @@ void Session::append_chunks(std::span<const int32_t> ids, float* logits, bool al
   for (size_t first = 0; first < ids.size(); first += static_cast<size_t>(chunk_)) {
     const size_t count = std::min(static_cast<size_t>(chunk_), ids.size() - first);
     const auto tokens = static_cast<int64_t>(count);
-    if (first > 0) call_poll(*model_, poll);
+    if (first > 0) {
+      call_poll(*model_, poll);
+      model_->check_intact();
+    }
     forward(ids.subspan(first, count));
     if (all) {
       parts_.head(x_TD_.data(), tokens, logits + static_cast<int64_t>(first) * V);

@@ -24,16 +24,20 @@ namespace mobilemoe {
 // Weights and threads, shared by any number of sessions; one session computes at a time.
 class Model {
  public:
-  // Throws ModelFileError for the file, InvalidArgument for the rest.
-  Model(const std::string& path, const Config& config, int threads, const std::string& kernel,
-        WeightFormat weight_format);
+  // `paths`: the one file of the model, or all of its shards. Throws ModelFileError for a file,
+  // InvalidArgument for the rest.
+  Model(const std::vector<std::string>& paths, const Config& config, int threads,
+        const std::string& kernel, WeightFormat weight_format);
 
   // Held around every computation. Throws InvalidArgument in a process forked after the model
-  // was loaded with more than one thread, and inside a poll of a session of this model.
+  // was loaded with more than one thread, and inside a poll of a session of this model; throws
+  // as `check_intact`.
   std::unique_lock<std::mutex> lock() const;
+  // Whatever was computed since `lock` counts only after this. Throws ModelFileError once a file
+  // has been truncated or changed, or could not be read.
+  void check_intact() const;
 
   const Config& config() const { return config_; }
-  const MappedFile& file() const { return file_; }
   const ModelWeights& weights() const { return weights_; }
   const Kernels& kernels() const { return kernels_; }
   ThreadPool& pool() const { return *pool_; }
@@ -41,7 +45,7 @@ class Model {
  private:
   Config config_;
   const Kernels& kernels_;
-  MappedFile file_;
+  std::vector<std::unique_ptr<MappedFile>> files_;
   ModelWeights weights_;
   std::unique_ptr<ThreadPool> pool_;
 };
@@ -59,7 +63,8 @@ class Session {
 
   // Appends T >= 1 ids and fills logits [V] of the last one. Position and routing stay when
   // it throws: InvalidArgument for an id outside the vocabulary, no ids or too many for the
-  // context, or what `poll` throws. Every member that computes takes the model's lock.
+  // context, what `poll` throws, or ModelFileError for a file that was damaged before the call
+  // or in it. Every member that computes takes the model's lock.
   void append(std::span<const int32_t> ids, std::vector<float>& logits_V, const Poll& poll);
   // The same, with logits [T, V] of all.
   void append_all(std::span<const int32_t> ids, std::vector<float>& logits_TV, const Poll& poll);

@@ -1,7 +1,8 @@
 // A strict JSON reader for one known document: the safetensors header.
 //
 // It builds no tree: the caller asks for what must come next, and anything else is an error
-// with its byte offset. Nothing recurses, so no input can exhaust the stack.
+// with its byte offset. Nothing recurses and every string is bounded, so no input can exhaust
+// the stack or the memory.
 #pragma once
 
 #include <cstddef>
@@ -21,8 +22,10 @@ class JsonCursor {
   void expect(char token);
   // Skips white space, then consumes `token` if it comes next.
   bool accept(char token);
-  // A string with its escapes resolved, as UTF-8.
-  std::string string();
+  // A string with its escapes resolved, as UTF-8; at most `max_bytes` of it.
+  std::string string(size_t max_bytes);
+  // A string of any length, checked like every other and forgotten.
+  void skip_string();
   // An integer from 0 to 2^63 - 1, without sign, fraction or exponent.
   int64_t integer();
   // Requires that only white space is left.
@@ -32,8 +35,12 @@ class JsonCursor {
 
  private:
   void skip_space();
-  char next_char();
-  void append_escape(std::string& out);
+  uint8_t next_byte();
+  // One character of a string whose first byte is `first`, escape or not, as UTF-8 of at most
+  // 4 bytes at `out`; returns their number.
+  size_t character(uint8_t first, char* out);
+  size_t escape(char* out);
+  size_t multibyte(uint8_t lead, char* out);
   uint32_t hex4();
 
   std::string_view text_;

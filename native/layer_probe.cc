@@ -39,10 +39,10 @@ std::vector<float> LayerProbe::attention(int64_t layer, const Rows& rows) {
   check_layer(layer);
   check_rows(rows);
   const auto guard = model_->lock();
-  model_->file().check_not_truncated();
   std::vector<float> y_TD = rows_of_floats(rows.tokens, rows.width);
   parts_.set_positions(0, rows.tokens);
   parts_.attention(layer, rows.x_TD, cache_, 0, y_TD.data());
+  model_->check_intact();
   return y_TD;
 }
 
@@ -50,9 +50,9 @@ LayerProbe::FeedForwardOutput LayerProbe::feed_forward(int64_t layer, const Rows
   check_layer(layer);
   check_rows(rows);
   const auto guard = model_->lock();
-  model_->file().check_not_truncated();
   FeedForwardOutput out{rows_of_floats(rows.tokens, rows.width), {}, {}};
   parts_.feed_forward(layer, rows.x_TD, rows.tokens, out.y_TD.data());
+  model_->check_intact();
   if (model_->config().is_moe_layer(layer)) {
     const float* logits_TE = parts_.routing().router_logits_TE();
     out.router_logits_TE.assign(logits_TE,
@@ -65,9 +65,9 @@ LayerProbe::FeedForwardOutput LayerProbe::feed_forward(int64_t layer, const Rows
 std::vector<float> LayerProbe::head(const Rows& rows) {
   check_rows(rows);
   const auto guard = model_->lock();
-  model_->file().check_not_truncated();
   std::vector<float> logits_TV = rows_of_floats(rows.tokens, model_->config().vocab_size);
   parts_.head(rows.x_TD, rows.tokens, logits_TV.data());
+  model_->check_intact();
   return logits_TV;
 }
 

@@ -1,33 +1,41 @@
-// A read-only memory map of a whole file.
+// A model file on disk: opened, read, then mapped read-only as a whole.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
-#include <string>
+#include <optional>
+
+#include "fault_guard.h"
+#include "model_file.h"
 
 namespace mobilemoe {
 
-class MappedFile {
+// A file that is written into while it is in use is damaged, and stays so. A file that is
+// replaced by renaming another one over it is not: the old bytes live as long as their map.
+class MappedFile final : public ModelFile {
  public:
-  // Throws ModelFileError when the file cannot be opened or mapped, or is empty.
+  // Opens `path`. Throws ModelFileError when it cannot, or when the file is empty or not a
+  // regular one.
   explicit MappedFile(const std::string& path);
-  ~MappedFile();
+  ~MappedFile() override;
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
 
-  const uint8_t* data() const { return data_; }
-  size_t size() const { return size_; }
-  const std::string& path() const { return path_; }
-
-  // Throws ModelFileError when the file is now shorter than its map: reading on would be
-  // a bus error.
-  void check_not_truncated() const;
+  std::string read(uint64_t offset, uint64_t count) const override;
+  const uint8_t* map() override;
+  void check_intact() const override;
 
  private:
-  std::string path_;
-  int descriptor_ = -1;
-  const uint8_t* data_ = nullptr;
-  size_t size_ = 0;
+  // What changes with the file's bytes.
+  struct State {
+    int64_t size = -1;  // -1: unknown
+    int64_t modified_s = 0, modified_ns = 0;
+    bool operator==(const State&) const = default;
+  };
+  State state() const;
+
+  int descriptor_;
+  State opened_;
+  void* map_ = nullptr;
+  std::optional<GuardedRange> guard_;
 };
 
 }  // namespace mobilemoe

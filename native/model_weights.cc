@@ -1,12 +1,12 @@
 #include "model_weights.h"
 
-#include "errors.h"
-#include "json_cursor.h"
+#include <cstring>
+#include <string>
+
+#include "safetensors.h"
 
 namespace mobilemoe {
 namespace {
-
-using Shape = std::vector<int64_t>;
 
 size_t element_count(const Shape& shape) {
   size_t count = 1;
@@ -14,76 +14,68 @@ size_t element_count(const Shape& shape) {
   return count;
 }
 
-// Hands out the tensors of a file one by one, each checked, and knows what is left over.
+// Where the walk over a model's tensors takes them from. A first walk only lists what the files
+// must hold: it gets no bytes, and its result is thrown away. A walk after `open` gets them.
 class TensorTaker {
  public:
-  TensorTaker(const MappedFile& file, WeightFormat format)
-      : path_(file.path()), tensors_(read_safetensors(file)), format_(format) {
-    check_format();
-  }
+  explicit TensorTaker(WeightFormat format) : format_(format) {}
 
   WeightFormat format() const { return format_; }
+  bool listing() const { return data_.empty(); }
 
-  bool holds(const std::string& name, const std::string& dtype) const {
-    const auto found = tensors_.find(name);
-    return found != tensors_.end() && found->second.dtype == dtype;
-  }
-
-  const uint8_t* take(const std::string& name, const std::string& dtype, const Shape& shape) {
-    const auto found = tensors_.find(name);
-    if (found == tensors_.end()) throw ModelFileError(path_ + ": tensor " + name + " is missing");
-    const Tensor& tensor = found->second;
-    if (tensor.dtype != dtype || tensor.shape != shape) {
-      throw ModelFileError(path_ + ": tensor " + name + " is " + printable(tensor.dtype) + " " +
-                               shape_string(tensor.shape) + "; expected " + dtype + " " +
-                               shape_string(shape),
-                           "does config.json belong to this file?");
+  // `dtypes`: those that the model can read.
+  const uint8_t* take(const std::string& name, const std::vector<std::string>& dtypes,
+                      const Shape& shape) {
+    if (listing()) {
+      table_.expect(name, dtypes, shape);
+      return nullptr;
     }
-    const uint8_t* data = tensor.data;
-    tensors_.erase(found);
-    return data;
+    const Tensor& tensor = table_.at(name);
+    return data_[static_cast<size_t>(tensor.file)] + tensor.begin;
   }
 
-  void check_nothing_left() const {
-    if (tensors_.empty()) return;
-    throw ModelFileError(path_ + ": tensor " + printable(tensors_.begin()->first) +
-                             " is unknown (" + std::to_string(tensors_.size()) + " such tensors)",
-                         "does config.json belong to this file?");
+  // As found in the file; after `open`.
+  const std::string& dtype(const std::string& name) const { return table_.at(name).dtype; }
+
+  // Checks every header before any file is mapped, and all of them before any tensor is copied.
+  // `other`: has listed the model in the other format, to be named where it is found.
+  void open(std::span<ModelFile* const> files, const TensorTaker& other) {
+    const bool bf16 = format_ == WeightFormat::kBf16;
+    table_.explain(other.table_, bf16 ? "holds INT4 weights where BF16 is expected"
+                                      : "holds BF16 weights where INT4 is expected",
+                   "an INT4 checkpoint has a quantization block in its config.json, a BF16 one "
+                   "has none");
+    std::vector<uint64_t> offsets;
+    for (const ModelFile* file : files) offsets.push_back(table_.add(*file));
+    table_.check_complete();
+    for (size_t i = 0; i < files.size(); ++i) data_.push_back(files[i]->map() + offsets[i]);
   }
 
  private:
-  // One clear sentence in place of "tensor model.embed_tokens.weight is missing".
-  void check_format() const {
-    const bool bf16 = format_ == WeightFormat::kBf16;
-    if (!tensors_.contains(bf16 ? "model.embed_tokens.qweight" : "model.embed_tokens.weight")) {
-      return;
-    }
-    throw ModelFileError(path_ + (bf16 ? ": holds INT4 weights where BF16 is expected"
-                                       : ": holds BF16 weights where INT4 is expected"),
-                         "an INT4 checkpoint has a quantization block in its config.json, a BF16 "
-                         "one has none");
-  }
-
-  std::string path_;
-  TensorMap tensors_;
   WeightFormat format_;
+  TensorTable table_;
+  std::vector<const uint8_t*> data_;  // the data section of each file
 };
 
-std::vector<float> take_bfloat16(TensorTaker& file, const std::string& name, const Shape& shape) {
-  const uint8_t* data = file.take(name, "BF16", shape);
-  std::vector<float> values(element_count(shape));
-  for (size_t i = 0; i < values.size(); ++i) {
-    values[i] = bfloat16_at(data, static_cast<int64_t>(i));
-  }
+std::vector<float> bfloat16_values(const uint8_t* data, size_t count) {
+  std::vector<float> values(count);
+  for (size_t i = 0; i < count; ++i) values[i] = bfloat16_at(data, static_cast<int64_t>(i));
   return values;
+}
+
+std::vector<float> take_bfloat16(TensorTaker& file, const std::string& name, const Shape& shape) {
+  const uint8_t* data = file.take(name, {"BF16"}, shape);
+  if (file.listing()) return {};
+  return bfloat16_values(data, element_count(shape));
 }
 
 // F32 in INT4 files; either dtype in BF16 files.
 std::vector<float> take_router(TensorTaker& file, const std::string& name, const Shape& shape) {
-  if (file.format() == WeightFormat::kBf16 && !file.holds(name, "F32")) {
-    return take_bfloat16(file, name, shape);
-  }
-  const uint8_t* data = file.take(name, "F32", shape);
+  std::vector<std::string> dtypes = {"F32"};
+  if (file.format() == WeightFormat::kBf16) dtypes = {"BF16", "F32"};
+  const uint8_t* data = file.take(name, dtypes, shape);
+  if (file.listing()) return {};
+  if (file.dtype(name) == "BF16") return bfloat16_values(data, element_count(shape));
   std::vector<float> values(element_count(shape));
   std::memcpy(values.data(), data, values.size() * sizeof(float));
   return values;
@@ -92,16 +84,17 @@ std::vector<float> take_router(TensorTaker& file, const std::string& name, const
 WeightMatrix take_matrix(TensorTaker& file, const std::string& name, int64_t rows,
                          int64_t columns) {
   if (file.format() == WeightFormat::kBf16) {
-    return Bf16Matrix{file.take(name + ".weight", "BF16", {rows, columns}), rows, columns};
+    return Bf16Matrix{file.take(name + ".weight", {"BF16"}, {rows, columns}), rows, columns};
   }
-  return Int4Matrix{file.take(name + ".qweight", "U8", {rows, columns / 2}),
-                    file.take(name + ".weight_scale", "F16", {rows, columns / kGroupSize}), rows,
+  return Int4Matrix{file.take(name + ".qweight", {"U8"}, {rows, columns / 2}),
+                    file.take(name + ".weight_scale", {"F16"}, {rows, columns / kGroupSize}), rows,
                     columns};
 }
 
 std::vector<WeightMatrix> take_bf16_experts(TensorTaker& file, const std::string& name,
                                             int64_t experts, int64_t rows, int64_t columns) {
-  const uint8_t* bits = file.take(name + "_proj", "BF16", {experts, rows, columns});
+  const uint8_t* bits = file.take(name + "_proj", {"BF16"}, {experts, rows, columns});
+  if (file.listing()) return {};
   std::vector<WeightMatrix> matrices;
   for (int64_t e = 0; e < experts; ++e) {
     matrices.push_back(Bf16Matrix{bits + e * rows * columns * 2, rows, columns});
@@ -111,9 +104,10 @@ std::vector<WeightMatrix> take_bf16_experts(TensorTaker& file, const std::string
 
 std::vector<WeightMatrix> take_int4_experts(TensorTaker& file, const std::string& name,
                                             int64_t experts, int64_t rows, int64_t columns) {
-  const uint8_t* qweight = file.take(name + "_qweight", "U8", {experts, rows, columns / 2});
+  const uint8_t* qweight = file.take(name + "_qweight", {"U8"}, {experts, rows, columns / 2});
   const uint8_t* scale =
-      file.take(name + "_scale", "F16", {experts, rows, columns / kGroupSize});
+      file.take(name + "_scale", {"F16"}, {experts, rows, columns / kGroupSize});
+  if (file.listing()) return {};
   std::vector<WeightMatrix> matrices;
   for (int64_t e = 0; e < experts; ++e) {
     matrices.push_back(Int4Matrix{qweight + e * rows * (columns / 2),
@@ -173,22 +167,31 @@ LayerWeights take_layer(TensorTaker& file, int64_t index, const Config& config) 
   return layer;
 }
 
+ModelWeights take_model(TensorTaker& file, const Config& config) {
+  const int64_t V = config.vocab_size, D = config.hidden_size;
+  ModelWeights weights;
+  weights.format = file.format();
+  weights.embedding_VD = take_matrix(file, "model.embed_tokens", V, D);
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
+    weights.layers.push_back(take_layer(file, i, config));
+  }
+  weights.final_norm_D = take_bfloat16(file, "model.norm.weight", {D});
+  const bool tied = config.tie_word_embeddings;
+  weights.head_VD = tied ? weights.embedding_VD : take_matrix(file, "lm_head", V, D);
+  return weights;
+}
+
 }  // namespace
 
-ModelWeights read_model_weights(const MappedFile& file, const Config& config,
+ModelWeights read_model_weights(std::span<ModelFile* const> files, const Config& config,
                                 WeightFormat format) {
-  const int64_t V = config.vocab_size, D = config.hidden_size;
-  TensorTaker taker(file, format);
-  ModelWeights weights;
-  weights.format = format;
-  weights.embedding_VD = take_matrix(taker, "model.embed_tokens", V, D);
-  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
-    weights.layers.push_back(take_layer(taker, i, config));
-  }
-  weights.final_norm_D = take_bfloat16(taker, "model.norm.weight", {D});
-  const bool tied = config.tie_word_embeddings;
-  weights.head_VD = tied ? weights.embedding_VD : take_matrix(taker, "lm_head", V, D);
-  taker.check_nothing_left();
+  const bool bf16 = format == WeightFormat::kBf16;
+  TensorTaker taker(format), other(bf16 ? WeightFormat::kInt4 : WeightFormat::kBf16);
+  take_model(taker, config);
+  take_model(other, config);
+  taker.open(files, other);
+  ModelWeights weights = take_model(taker, config);
+  for (const ModelFile* file : files) file->check_intact();
   return weights;
 }
 

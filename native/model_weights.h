@@ -1,11 +1,12 @@
-// Every tensor of a checkpoint, INT4 or BF16, as a typed view into the mapped file; mirrors
+// Every tensor of a checkpoint, INT4 or BF16, as a typed view into the mapped files; mirrors
 // mobilemoe.weights.weights.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "config.h"
-#include "safetensors.h"
+#include "model_file.h"
 #include "weight_matrix.h"
 
 namespace mobilemoe {
@@ -40,9 +41,11 @@ struct ModelWeights {
   std::vector<float> final_norm_D;
 };
 
-// Throws ModelFileError when a tensor is missing, unknown, or of another dtype or shape than
-// `config` and `format` ask for. The views live as long as `file`.
-ModelWeights read_model_weights(const MappedFile& file, const Config& config,
+// Reads the headers of `files`, at least one, and maps them. Throws ModelFileError when a tensor
+// is missing, unknown, in two files, or of another dtype or shape than `config` and `format` ask
+// for, and for every other damage. Refusing takes the memory of the longest header and, whatever
+// the files say, little more. The views live as long as `files`.
+ModelWeights read_model_weights(std::span<ModelFile* const> files, const Config& config,
                                 WeightFormat format);
 
 }  // namespace mobilemoe

@@ -1,33 +1,60 @@
-// The safetensors container: which tensor lies where in a mapped file.
+// The safetensors container: a length, a JSON header, the tensors. Here a set of files is held
+// against the tensors that a model needs, and refused at the first thing that does not fit.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
-#include "mapped_file.h"
+#include "json_cursor.h"
+#include "model_file.h"
 
 namespace mobilemoe {
 
+static_assert(std::endian::native == std::endian::little,
+              "the file's numbers are little-endian and used where they lie");
+
+using Shape = std::vector<int64_t>;
+
+// A tensor that the model needs, and where it was found.
 struct Tensor {
-  std::string dtype;           // as written in the file: "U8", "F16", "BF16", "F32"
-  std::vector<int64_t> shape;  // all at least 0
-  int64_t begin = 0;           // byte range in the data section
+  std::vector<std::string> dtypes;  // that the model can read: of U8, F16, BF16, F32
+  Shape shape;
+  std::string dtype;  // that it has
+  int64_t begin = 0;  // byte range in the data section of its file
   int64_t end = 0;
-  const uint8_t* data = nullptr;
+  int file = -1;      // index in order of `add`; -1: not found
 };
 
-using TensorMap = std::map<std::string, Tensor>;
+// The memory it takes depends on the tensors expected, never on what the files say.
+class TensorTable {
+ public:
+  void expect(const std::string& name, std::vector<std::string> dtypes, const Shape& shape);
+  // Makes `add` say `fault`, not "is unknown", of a tensor that only `other` expects.
+  void explain(const TensorTable& other, const std::string& fault, const std::string& hint);
 
-// Reads and checks the header of `file`.
-//
-// Afterwards every tensor's byte range equals its dtype and shape, ranges neither overlap nor
-// leave gaps, and together they cover the file exactly, so `data` up to `end - begin` bytes is
-// always inside the map. Throws ModelFileError naming the tensor and what is wrong with it.
-TensorMap read_safetensors(const MappedFile& file);
+  // Reads and checks the header of `file`. Afterwards its tensors are all expected ones, of the
+  // expected dtype and shape, in no other file, and their ranges cover its data section exactly:
+  // without overlap, gap or rest. Returns the offset of the data section. Throws ModelFileError
+  // that names file, tensor and fault.
+  uint64_t add(const ModelFile& file);
+  // Throws ModelFileError for an expected tensor that was in none of the files.
+  void check_complete() const;
+  // Of an expected name.
+  const Tensor& at(const std::string& name) const { return tensors_.at(name); }
 
-// "[2, 3]"
-std::string shape_string(const std::vector<int64_t>& shape);
+ private:
+  using Entry = std::map<std::string, Tensor>::value_type;
+
+  Entry& claim(const std::string& name, const JsonCursor& json);
+
+  std::map<std::string, Tensor> tensors_;
+  std::set<std::string> explained_;
+  std::string fault_, hint_;  // about these
+  std::vector<std::string> paths_;  // of the files added
+};
 
 }  // namespace mobilemoe

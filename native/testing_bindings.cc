@@ -3,6 +3,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 
@@ -10,6 +11,8 @@
 #include "elementwise.h"
 #include "errors.h"
 #include "kernels.h"
+#include "memory_file.h"
+#include "model_weights.h"
 #include "products.h"
 #include "router.h"
 
@@ -163,6 +166,23 @@ nb::object exponential(const Array<float, 1>& x) {
   return to_numpy(std::move(out), {dim(x, 0)});
 }
 
+// Reads the weights of a model whose files hold `contents`; the paths in its errors are "file 0",
+// "file 1" and so on.
+void read_model(const std::vector<nb::bytes>& contents, const nb::dict& fields,
+                const std::string& weight_format) {
+  const Config config = config_from(fields);
+  check_config(config);
+  std::vector<MemoryFile> files;
+  for (const nb::bytes& bytes : contents) {
+    const auto* data = static_cast<const uint8_t*>(bytes.data());
+    files.emplace_back("file " + std::to_string(files.size()), std::span(data, bytes.size()));
+  }
+  std::vector<ModelFile*> all;
+  for (MemoryFile& file : files) all.push_back(&file);
+  const nb::gil_scoped_release release;
+  read_model_weights(all, config, weight_format_from(weight_format));
+}
+
 }  // namespace
 
 void bind_testing(nb::module_& module) {
@@ -177,6 +197,7 @@ void bind_testing(nb::module_& module) {
   module.def("dispatch", &dispatch_tokens, "topk_ids"_a, "experts"_a);
   module.def("attend", &attend, "q"_a, "k"_a, "v"_a, "factor"_a, "kernel"_a);
   module.def("exp", &exponential, "x"_a);
+  module.def("read_model", &read_model, "contents"_a, "config"_a, "weight_format"_a);
   bind_probe(module);
 }
 

@@ -38,7 +38,7 @@ UPWARD = {("config", "presets"), ("weights", "config")}
 # Lower in the order and still none of their business.
 FORBIDDEN = {("engine", "plan"), ("engine", "data"), ("checkpoint", "plan")}
 TORCH_ROOMS = {"quant", "model", "train", "evaluate", "demo", "verify"}
-NETWORK = {"huggingface_hub", "urllib3", "requests", "httpx", "aiohttp"}
+NETWORK = {"huggingface_hub", "urllib3", "requests", "httpx", "httpx2", "aiohttp"}
 
 
 def sources() -> Iterator[tuple[str, Path]]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, decoders, models
+from tokenizers import Tokenizer as Backend
 
 from mobilemoe.checkpoint import Tokenizer
+from mobilemoe.checkpoint.tokenizer import MAX_TOKENIZER_BYTES
 from mobilemoe.data import train_tokenizer
 from mobilemoe.errors import CheckpointError, MobileMoEError
 
@@ -18,6 +23,7 @@ TEXTS = [
 VOCAB_SIZE = 330
 BACKEND = train_tokenizer(TEXTS, VOCAB_SIZE)
 TOKENIZER = Tokenizer(BACKEND)
+LIBRARY = train_tokenizer(TEXTS, VOCAB_SIZE)  # untouched by our class
 CHARACTERS = st.characters(exclude_categories=["Cs"])
 TEXT = st.text(CHARACTERS, max_size=40).filter(lambda text: "<|" not in text)  # no special tokens
 IDS = st.lists(st.integers(0, VOCAB_SIZE - 1), max_size=40)
@@ -125,4 +131,103 @@ def test_rejects_a_missing_file(tmp_path):
 def test_rejects_a_file_that_is_no_tokenizer(tmp_path, content):
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"tokenizer.json: is not a tokenizer"):
+        Tokenizer.from_folder(tmp_path)
+
+
+PARTS = st.one_of(TEXT, st.sampled_from(["<|eot|>", "<|header_start|>", "<|eot", "|>", "<|"]))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(PARTS, max_size=6).map("".join))
+def test_ids_are_those_of_the_library_with_special_tokens_and_without(text):
+    LIBRARY.encode_special_tokens = False
+    assert TOKENIZER.encode(text, add_bos=False) == LIBRARY.encode(text).ids
+    LIBRARY.encode_special_tokens = True
+    plain = TOKENIZER.encode(text, add_bos=False, special_tokens_in_text=False)
+    assert plain == LIBRARY.encode(text).ids
+
+
+def test_of_two_special_tokens_the_longer_one_is_read():
+    names = ["<a", "<a>", "<", "a>"]
+    library, backend = (train_tokenizer(TEXTS, VOCAB_SIZE) for _ in range(2))
+    library.add_special_tokens(names)
+    backend.add_special_tokens(names)
+    for text in ("<a>", "<a<a><", "x<aa>", "a>>"):
+        assert Tokenizer(backend).encode(text, add_bos=False) == library.encode(text).ids
+
+
+def test_special_tokens_are_text_where_they_are_not_wanted():
+    ids = TOKENIZER.encode("<|eot|>", special_tokens_in_text=False)
+    assert ids[0] == BOS
+    assert not set(ids[1:]) & set(TOKENIZER.special_tokens.values())
+    assert TOKENIZER.decode(ids) == "<|eot|>"
+
+
+def test_bos_in_the_text_is_not_doubled():
+    assert TOKENIZER.encode("<|begin_of_text|>cat") == TOKENIZER.encode("cat")
+    assert TOKENIZER.encode("<|begin_of_text|>") == [BOS]
+
+
+def test_without_bos_in_the_vocabulary_none_is_added():
+    backend = Backend(models.BPE(vocab={"a": 0}, merges=[]))
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = Tokenizer(backend)
+    assert tokenizer.bos_id is None
+    assert tokenizer.encode("aa") == [0, 0]
+    assert tokenizer.split("aa") == ["aa"]
+
+
+def test_truncation_and_padding_of_the_file_are_ignored(tmp_path):
+    """Otherwise the end of a long prompt would vanish without a word."""
+    document = json.loads(BACKEND.to_str())
+    document["truncation"] = {
+        "direction": "Right",
+        "max_length": 3,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
+    document["padding"] = {
+        "strategy": {"Fixed": 64},
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": 7,
+        "pad_type_id": 0,
+        "pad_token": "!",
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    assert len(Backend.from_file(str(tmp_path / "tokenizer.json")).encode(TEXTS[0]).ids) == 64
+    assert Tokenizer.from_folder(tmp_path).encode(TEXTS[0]) == TOKENIZER.encode(TEXTS[0])
+
+
+@pytest.mark.parametrize(
+    ("decoder", "name"),
+    [
+        (decoders.WordPiece(), "WordPiece"),
+        (decoders.Metaspace(), "Metaspace"),
+        (decoders.Sequence([decoders.ByteLevel(), decoders.Fuse()]), "Sequence"),
+        (None, "none"),
+    ],
+)
+def test_a_tokenizer_that_is_not_byte_level_is_refused(tmp_path, decoder, name):
+    document = json.loads(BACKEND.to_str())
+    document["decoder"] = decoder and json.loads(decoder.__getstate__())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=f"decoder is {name}; allowed: ByteLevel") as caught:
+        Tokenizer.from_folder(tmp_path)
+    assert str(tmp_path) in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word"])
+def test_a_special_token_that_takes_more_than_itself_is_refused(flag):
+    backend = train_tokenizer(TEXTS, VOCAB_SIZE)
+    backend.add_special_tokens([AddedToken("<|more|>", **{flag: True})])
+    with pytest.raises(CheckpointError, match=r"<\|more\|>' has lstrip, rstrip or single_word"):
+        Tokenizer(backend)
+
+
+def test_rejects_a_file_that_is_far_too_large(tmp_path):
+    with (tmp_path / "tokenizer.json").open("wb") as file:
+        file.truncate(MAX_TOKENIZER_BYTES + 1)  # sparse: it takes no room
+    with pytest.raises(CheckpointError, match="is larger than"):
         Tokenizer.from_folder(tmp_path)

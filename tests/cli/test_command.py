@@ -12,7 +12,18 @@ import mobilemoe
 
 from .conftest import Run
 
-VERBS = ("demo", "info", "plan", "init", "convert", "verify", "generate", "chat", "doctor")
+VERBS = (
+    "demo",
+    "info",
+    "plan",
+    "init",
+    "convert",
+    "verify",
+    "generate",
+    "chat",
+    "tokenize",
+    "doctor",
+)
 
 
 def test_version(run: Run) -> None:

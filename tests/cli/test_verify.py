@@ -49,7 +49,9 @@ def test_text_is_checked_where_there_is_some(run: Run, chat_model: Path, base_mo
     assert done.returncode == 0, done.stdout
     document = json.loads(done.stdout)
     text = {check["name"]: check["status"] for check in document["sections"][2]["checks"]}
-    assert set(text.values()) == {"pass"}
+    released = {"ids of the special tokens", "ids of 'Hello, MobileMoE!'"}  # not this vocabulary
+    assert {name for name, status in text.items() if status == "skip"} == released
+    assert set(text.values()) == {"pass", "skip"}
     assert document["parity"]["prompt"] == "12 tokens of knowledge, code, mathematics and chat"
     done = run("verify", base_model, "--quick", "--json")
     text = {c["name"]: c for c in json.loads(done.stdout)["sections"][2]["checks"]}

@@ -45,7 +45,7 @@ session, probe = model.session(), model.probe(1)
 session.append([1, 2])
 x = np.ones((1, 128), np.float32)
 calls = (lambda: session.append([3]), lambda: session.rewind(1), session.routing,
-         lambda: probe.head(x))
+         lambda: probe.head(x), lambda: probe.attention(0, x), lambda: probe.feed_forward(0, x))
 child = os.fork()
 if child == 0:
     for call in calls:
@@ -62,7 +62,7 @@ print("child", os.waitpid(child, 0)[1], "parent", session.append([3]).shape)
 @pytest.mark.parametrize("threads", [2, 4])
 def test_a_forked_process_is_told_to_load_again(threads):
     *refusals, last = run(FORK, FOLDER, threads)
-    assert len(refusals) == 4
+    assert len(refusals) == 6
     for line in refusals:
         assert f"threads is {threads}; allowed after a fork: 1 | load the model in the" in line
     assert last == "child 0 parent (512,)"
@@ -70,7 +70,8 @@ def test_a_forked_process_is_told_to_load_again(threads):
 
 def test_a_forked_process_can_go_on_with_one_thread():
     *answers, last = run(FORK, FOLDER, 1)
-    assert answers == ["ndarray", "NoneType", "ndarray", "ndarray"]
+    expected = ["ndarray", "NoneType", "ndarray", "ndarray", "ndarray", "FeedForwardOutput"]
+    assert answers == expected
     assert last == "child 0 parent (512,)"
 
 

@@ -7,21 +7,14 @@ from types import SimpleNamespace
 import pytest
 
 from fake_system import write_cpus, write_file
+from mobilemoe.checkpoint.hub import TokenStatus
 from mobilemoe.engine._native import testing
 from mobilemoe.engine.native import instruction_set
 from mobilemoe.profile.doctor import Engine, engine_problems, examine
 from mobilemoe.profile.findings import measured
-from mobilemoe.profile.hub_files import cache_folder, cached_models, hub_home, token_source
-from mobilemoe.profile.software_lines import disk_lines, free_bytes
+from mobilemoe.profile.software_lines import cached_models, disk_lines, free_bytes, hub_lines
 
 FUNCTIONS = ("linear", "expert", "linear_bf16", "expert_bf16", "quantize", "attend", "route")
-SECRET = "hf_do_not_show_this"
-
-
-@pytest.fixture
-def variables(tmp_path):
-    """An environment whose hub folder is the test's own."""
-    return {"HF_HOME": str(tmp_path / "hub_home")}
 
 
 def find(report, topic, name):
@@ -41,9 +34,9 @@ def board(root, available_kb=2_000_000):
     return root
 
 
-def test_a_board_is_described_from_its_files(tmp_path, variables, monkeypatch):
+def test_a_board_is_described_from_its_files(tmp_path, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {1, 2, 3}, raising=False)
-    report = examine(board(tmp_path), variables)
+    report = examine(board(tmp_path))
     instructions = find(report, "processor", "instruction_sets")
     assert (instructions.value, instructions.tag) == ("asimd asimddp i8mm", "measured")
     assert find(report, "threads", "allowed_cpus").value == "1-3"
@@ -62,8 +55,8 @@ def test_a_board_is_described_from_its_files(tmp_path, variables, monkeypatch):
     assert report.ok
 
 
-def test_a_system_without_files_is_unknown_and_nothing_is_guessed(tmp_path, variables):
-    report = examine(tmp_path, variables)
+def test_a_system_without_files_is_unknown_and_nothing_is_guessed(tmp_path):
+    report = examine(tmp_path)
     for topic, name in (
         ("processor", "instruction_sets"),
         ("threads", "cpu_quota"),
@@ -81,8 +74,8 @@ def test_a_system_without_files_is_unknown_and_nothing_is_guessed(tmp_path, vari
         assert (line.tag, line.value) == ("unknown", None), (topic, name)
 
 
-def test_every_line_has_a_key_of_its_own_and_a_value_unless_unknown(variables):
-    report = examine(variables=variables)
+def test_every_line_has_a_key_of_its_own_and_a_value_unless_unknown():
+    report = examine()
     keys = [(line.topic, line.name) for line in report.lines]
     assert len(set(keys)) == len(keys)
     assert all((line.value is None) == (line.tag == "unknown") for line in report.lines)
@@ -92,15 +85,13 @@ def test_every_line_has_a_key_of_its_own_and_a_value_unless_unknown(variables):
     assert report.ok
 
 
-def test_a_broken_kernel_is_an_error(tmp_path, variables):
+def test_a_broken_kernel_is_an_error(tmp_path):
     def broken(qweight, scale, x, int8, kernel):
         y = testing.linear(qweight, scale, x, int8, kernel)
         return -y if kernel == "portable" else y
 
     good = {name: getattr(testing, name) for name in FUNCTIONS}
-    report = examine(
-        board(tmp_path), variables, functions=SimpleNamespace(**good | {"linear": broken})
-    )
+    report = examine(board(tmp_path), functions=SimpleNamespace(**good | {"linear": broken}))
     assert not report.ok
     line = find(report, "self_test", "portable")
     assert (line.value, line.tag) == ("failed", "measured")
@@ -131,8 +122,8 @@ def test_slow_kernels_are_a_warning():
 @pytest.mark.parametrize(
     ("available_kb", "paged"), [(10_000, False), (500_000, True), (800_000, None)]
 )
-def test_too_little_memory_for_s_is_a_warning(tmp_path, variables, available_kb, paged):
-    report = examine(board(tmp_path, available_kb), variables)
+def test_too_little_memory_for_s_is_a_warning(tmp_path, available_kb, paged):
+    report = examine(board(tmp_path, available_kb))
     problems = [problem for problem in report.problems if problem.what.startswith("S at 1024")]
     assert len(problems) == (paged is not None)
     assert report.ok
@@ -142,36 +133,24 @@ def test_too_little_memory_for_s_is_a_warning(tmp_path, variables, available_kb,
         assert problems[0].hint
 
 
-def test_the_token_is_named_by_its_place_and_never_shown(tmp_path, variables):
-    assert token_source(variables) is None
-    home = tmp_path / "hub_home"
-    home.mkdir()
-    (home / "token").write_text(SECRET + "\n")
-    assert token_source(variables) == str(home / "token")
-    other = tmp_path / "elsewhere"
-    other.write_text(SECRET)
-    assert token_source(variables | {"HF_TOKEN_PATH": str(other)}) == str(other)
-    old = variables | {"HUGGING_FACE_HUB_TOKEN": SECRET}
-    assert token_source(old) == "HUGGING_FACE_HUB_TOKEN"
-    assert token_source(old | {"HF_TOKEN": SECRET}) == "HF_TOKEN"
-    assert token_source({"HF_HOME": str(tmp_path), "HF_TOKEN": "  "}) is None
-    report = examine(variables=old)
-    assert find(report, "hub", "token").value == "present"
-    assert SECRET not in repr(report)
-
-
-def test_an_empty_token_file_is_no_token(tmp_path, variables):
-    write_file(tmp_path, "hub_home/token", "")
-    assert token_source(variables) is None
-
-
-def test_the_cache_is_where_the_hub_library_puts_it(tmp_path):
-    assert hub_home({"XDG_CACHE_HOME": "/x"}).as_posix() == "/x/huggingface"
-    assert hub_home({"HF_HOME": "/h", "XDG_CACHE_HOME": "/x"}).as_posix() == "/h"
-    assert cache_folder({"HF_HOME": "/h"}).as_posix() == "/h/hub"
-    both = {"HF_HOME": "/h", "HF_HUB_CACHE": "/c", "HUGGINGFACE_HUB_CACHE": "/d"}
-    assert cache_folder(both).as_posix() == "/c"
-    assert hub_home({}).name == "huggingface"
+@pytest.mark.parametrize(
+    ("status", "value", "note"),
+    [
+        (TokenStatus("environment", "HF_TOKEN", True), "present", "from HF_TOKEN"),
+        (TokenStatus("file", "/h/token", True), "present", "from /h/token"),
+        (TokenStatus("file", "/h/token", False), "present", "keeps it from being sent"),
+        (
+            TokenStatus("unreadable file", "/h/token", False),
+            "unreadable",
+            "permissions of /h/token",
+        ),
+        (TokenStatus("none", "", False), "none", "gated and need one"),
+    ],
+)
+def test_the_token_is_named_by_its_place(tmp_path, status, value, note):
+    line = next(line for line in hub_lines(status, tmp_path) if line.name == "token")
+    assert line.value == value
+    assert note in line.note
 
 
 def test_cached_models_are_listed(tmp_path):

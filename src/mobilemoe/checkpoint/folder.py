@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mobilemoe.checkpoint.layout import QUANTIZATION_BLOCK, file_layout, stored_tensors
+from mobilemoe.checkpoint.config_file import CONFIG_FILE, read_config
+from mobilemoe.checkpoint.layout import file_layout, stored_tensors
 from mobilemoe.checkpoint.shards import check_placement, weight_files
 from mobilemoe.checkpoint.tensor_file import Tensors, open_tensors, to_float32
-from mobilemoe.checkpoint.text_files import read_json_object
 from mobilemoe.config import ModelConfig
 from mobilemoe.errors import CheckpointError, MobileMoEError
 from mobilemoe.quant.int4 import dequantize, unpack
@@ -59,24 +58,37 @@ class Checkpoint:
             yield weight, read_weight(tensors, weight, self.weight_format)
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Read and check the config.json of folder `path`; weights are checked when opened.
+def open_checkpoint(path: str | Path, revision: str | None = None) -> Checkpoint:
+    """Read and check the config.json of `path`; weights are checked when opened.
+
+    `path` is a folder, or a model of the hub: `owner/name`, `owner/name@revision`, or
+    `revision` given apart. What the hub's cache lacks is downloaded (`hub.fetch`).
 
     Raises:
         CheckpointError: if the folder or its config.json is missing or not of this family.
+        MobileMoEError: if the hub refuses or cannot be reached.
     """
-    folder = Path(path)
+    folder = _local_folder(path, revision)
     if not folder.is_dir():
         raise CheckpointError(
             f"no checkpoint folder at {folder}",
             hint="give a folder with config.json and model.safetensors; `make demo` makes one",
         )
-    values = read_json_object(folder / "config.json")
-    try:
-        config = ModelConfig.from_dict(values)
-    except MobileMoEError as error:
-        raise CheckpointError(f"{folder}: {error.message}", hint=error.hint) from error
-    return Checkpoint(folder, config, _weight_format(folder, values))
+    return Checkpoint(folder, *read_config(folder / CONFIG_FILE))
+
+
+def _local_folder(path: str | Path, revision: str | None) -> Path:
+    if isinstance(path, str) and not Path(path).exists():
+        from mobilemoe.checkpoint.hub import fetch, is_hub_id  # only for what no folder is
+
+        if is_hub_id(path):
+            return fetch(path, revision)
+    if revision is not None:
+        raise MobileMoEError(
+            f"revision is {revision!r}, and {path} is not a model of the hub",
+            hint="give owner/name, or leave the revision out",
+        )
+    return Path(path)
 
 
 def read_weight(tensors: Tensors, weight: Weight, weight_format: WeightFormat) -> Float32:
@@ -107,15 +119,3 @@ def _decode_rows(
     if len(stored) == 2:
         return dequantize(unpack(stored[0]), stored[1])
     return to_float32(stored[0], tensors.dtype(names[0]))
-
-
-def _weight_format(folder: Path, values: dict[str, Any]) -> WeightFormat:
-    block = values.get("quantization")
-    if block is None:
-        return "bf16"
-    if block != QUANTIZATION_BLOCK:
-        raise CheckpointError(
-            f"{folder}: quantization is {block!r}; allowed: {QUANTIZATION_BLOCK!r}",
-            hint="this build reads BF16 and the released INT4 format only",
-        )
-    return "int4"

@@ -31,7 +31,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     single, index = folder / SINGLE_FILE, folder / INDEX_FILE
     if single.exists() or single.is_symlink() or not index.exists():
         return (single,)
-    names = sorted(set(read_weight_map(index).values()))
+    names = shard_names(index)
     for name in names:
         if not (folder / name).is_file():
             raise CheckpointError(
@@ -39,6 +39,11 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
                 hint="the download is incomplete; fetch the checkpoint again",
             )
     return tuple(folder / name for name in names)
+
+
+def shard_names(index: Path) -> tuple[str, ...]:
+    """Return the distinct file names of an index, sorted; raises as `read_weight_map`."""
+    return tuple(sorted(set(read_weight_map(index).values())))
 
 
 def read_weight_map(index: Path) -> Mapping[str, str]:

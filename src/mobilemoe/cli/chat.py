@@ -58,7 +58,7 @@ def chat(
     )
 
     def encode(messages: list[Message]) -> list[int]:
-        return tokenizer.encode(chat_format.render(messages), add_bos=False)  # BOS is in it
+        return chat_format.encode(tokenizer, messages)
 
     def answer(messages: list[Message]) -> str:
         prompt_ids = encode(recent(messages, lambda kept: len(encode(kept)) < model.context))

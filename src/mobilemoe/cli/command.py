@@ -16,6 +16,7 @@ from mobilemoe.cli.guard import guarded
 from mobilemoe.cli.info import INFO_EXAMPLES, info
 from mobilemoe.cli.init import INIT_EXAMPLES, init
 from mobilemoe.cli.plan import PLAN_EXAMPLES, plan
+from mobilemoe.cli.tokenize import TOKENIZE_EXAMPLES, tokenize
 from mobilemoe.cli.verify import VERIFY_EXAMPLES, verify
 
 app = typer.Typer(
@@ -60,6 +61,7 @@ app.command(epilog=CONVERT_EXAMPLES)(guarded(convert))
 app.command(epilog=VERIFY_EXAMPLES)(guarded(verify))
 app.command(epilog=GENERATE_EXAMPLES)(guarded(generate))
 app.command(epilog=CHAT_EXAMPLES)(guarded(chat))
+app.command(epilog=TOKENIZE_EXAMPLES)(guarded(tokenize))
 app.command(epilog=DOCTOR_EXAMPLES)(guarded(doctor))
 
 

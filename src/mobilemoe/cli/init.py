@@ -35,8 +35,11 @@ def init(
     shard_size: ShardSize = SHARD_SIZE,  # type: ignore[assignment]  # parsed like an argument
     as_json: JsonOption = False,
 ) -> None:
-    """Write random weights in the released layout, for benchmarks and tests."""
-    from mobilemoe.checkpoint import init_checkpoint
+    """Write random weights in the released layout, for benchmarks and tests.
+
+    It speaks no language: its tokenizer is a small stand-in with the model's special ids.
+    """
+    from mobilemoe.checkpoint import init_checkpoint, synthetic_tokenizer_json
 
     config = ModelConfig.preset(preset)
     config = config.dense_twin() if dense_twin else config
@@ -47,6 +50,8 @@ def init(
             config,
             weight_format.value,
             seed,
+            tokenizer_json=synthetic_tokenizer_json(config),
+            chat=True,
             shard_bytes=shard_size,
             progress=progress,
         )

@@ -1,5 +1,5 @@
 # The C++ module; native/bindings.cc and native/probe_bindings.cc define it.
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ class ModelFileError(Exception): ...
 class Model:
     def __init__(
         self,
-        path: str,
+        paths: Sequence[str],
         config: Mapping[str, object],
         threads: int,
         kernel: str,

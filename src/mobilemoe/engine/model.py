@@ -61,9 +61,12 @@ def load(
     _check_arguments(threads, context, longest, kernel)
     _check_activations(activations, checkpoint)
     _check_path(str(checkpoint.folder))
+    shards = checkpoint.shards
+    if len(shards) > 1:
+        checkpoint.tensors()  # compares the index with the files, which the engine never sees
     with native_errors():
         native = native_module().Model(
-            str(checkpoint.shards[0]),
+            [str(path) for path in shards],
             asdict(checkpoint.config),
             threads,
             kernel,

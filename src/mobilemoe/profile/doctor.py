@@ -6,11 +6,11 @@ is needed to be told that it is missing.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mobilemoe.checkpoint.hub import cache_root, token_status
 from mobilemoe.engine.native import instruction_set, native_module
 from mobilemoe.engine.selftest import SHARED, Check, runnable_kernels, self_test
 from mobilemoe.engine.selftest_cases import Functions
@@ -18,7 +18,6 @@ from mobilemoe.engine.system_files import ROOT
 from mobilemoe.engine.threads import thread_plan
 from mobilemoe.errors import MobileMoEError
 from mobilemoe.profile.findings import Line, Problem
-from mobilemoe.profile.hub_files import cache_folder
 from mobilemoe.profile.limits import Fit, MemoryLimits, memory_limits, what_fits
 from mobilemoe.profile.machine import this_machine
 from mobilemoe.profile.machine_lines import (
@@ -59,7 +58,6 @@ class Report:
 
 def examine(
     root: Path = ROOT,
-    variables: Mapping[str, str] = os.environ,
     folder: Path = Path(),
     functions: Functions | None = None,
 ) -> Report:
@@ -71,14 +69,15 @@ def examine(
     engine = find_engine(functions)
     plan, limits = thread_plan(root), memory_limits(root)
     fits = what_fits(limits, plan.threads)
+    cache = cache_root()
     lines = (
         *processor_lines(root, this_machine().cpu, engine.kernel, engine.kernels),
         *self_test_lines(engine.checks),
         *thread_lines(root, plan),
         *memory_lines(root, limits),
         *fit_lines(fits),
-        *disk_lines(cache_folder(variables), folder),
-        *hub_lines(variables),
+        *disk_lines(cache, folder),
+        *hub_lines(token_status(), cache),
         *software_lines(engine.compiler),
     )
     problems = (*engine_problems(engine), *memory_problems(fits, limits))

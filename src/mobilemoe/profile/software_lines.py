@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
+from mobilemoe.checkpoint.hub import TokenStatus
 from mobilemoe.config import ModelConfig
 from mobilemoe.profile.findings import Line, measured
-from mobilemoe.profile.hub_files import cache_folder, cached_models, token_source
 from mobilemoe.profile.machine import versions
 
 DOWNLOADS = ("S", "M", "L")
 PACKAGES = ("mobilemoe", "numpy", "tokenizers", "safetensors", "huggingface_hub", "torch")
+REPOSITORY_PREFIX = "models--facebook--MobileMoE-"  # as the cache names a repository's folder
 WEIGHTS_LICENCE = "FAIR Noncommercial Research License"
 CODE_LICENCE = "Apache-2.0"
 
@@ -49,15 +50,32 @@ def free_bytes(path: Path) -> int | None:
     return None
 
 
-def hub_lines(variables: Mapping[str, str]) -> Iterator[Line]:
+def hub_lines(token: TokenStatus, cache: Path) -> Iterator[Line]:
     """Say whether there is a token (never its value), what is in the cache, and the licences."""
-    source = token_source(variables)
-    note = f"from {source}" if source else "the released weights are gated and need one"
-    yield measured("hub", "token", "present" if source else "none", note)
-    found = ", ".join(cached_models(cache_folder(variables)))
+    yield measured("hub", "token", *_token(token))
+    found = ", ".join(cached_models(cache))
     yield measured("hub", "cached_models", found or "none", "folders of the hub cache")
     yield Line("hub", "licence_weights", WEIGHTS_LICENCE, "policy", "research, no commercial use")
     yield Line("hub", "licence_code", CODE_LICENCE, "policy")
+
+
+def _token(token: TokenStatus) -> tuple[str, str]:
+    """Return value and note of a token: whether it is there and used, and from where."""
+    if token.source == "none":
+        return "none", "the released weights are gated and need one"
+    if token.source == "unreadable file":
+        return "unreadable", f"check the permissions of {token.where}"
+    unused = "" if token.sent else "; HF_HUB_DISABLE_IMPLICIT_TOKEN keeps it from being sent"
+    return "present", f"from {token.where}{unused}"
+
+
+def cached_models(cache: Path) -> tuple[str, ...]:
+    """Return the MobileMoE repositories that have a folder in the cache, complete or not."""
+    try:
+        found = [path.name for path in cache.glob(f"{REPOSITORY_PREFIX}*") if path.is_dir()]
+    except OSError:
+        return ()
+    return tuple(sorted(name.removeprefix("models--").replace("--", "/") for name in found))
 
 
 def software_lines(compiler: str | None) -> Iterator[Line]:

@@ -9,7 +9,6 @@ N elements along a weight's last axis, n rows.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -140,16 +139,3 @@ def weight_paths(checkpoint: Checkpoint) -> tuple[Path, ...]:
         return tuple(path for path in checkpoint.shards if path.is_file())
     except MobileMoEError:
         return ()  # the index is broken, which opening the tensors says
-
-
-def known_sha256(path: Path) -> str | None:
-    """Return the SHA-256 that the hub cache has for `path`; None if it knows none."""
-    try:
-        hub = importlib.import_module("mobilemoe.checkpoint.hub")
-    except ImportError:
-        return None
-    try:
-        known: str | None = hub.cached_sha256(path)
-    except (AttributeError, OSError, MobileMoEError):
-        return None
-    return known

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mobilemoe.checkpoint import Checkpoint
+from mobilemoe.checkpoint.hub import cached_sha256
 from mobilemoe.config import ModelConfig
 from mobilemoe.errors import MobileMoEError
-from mobilemoe.verify.files import Weights, known_sha256, row_chunks, rows_of, weight_paths
+from mobilemoe.verify.files import Weights, row_chunks, rows_of, weight_paths
 from mobilemoe.verify.progress import Progress
 from mobilemoe.verify.receipt import Check
 
@@ -102,7 +103,7 @@ def sha256_of_file(path: Path, report: Callable[[int], None]) -> tuple[int, str]
 
 
 def _file_check(path: Path, size: int, digest: str) -> Check:
-    known = known_sha256(path)
+    known = cached_sha256(path)
     data = {"bytes": size, "sha256": digest, "hub_sha256": known}
     detail = f"{size:,} bytes; sha256 {digest}"
     if known is None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from mobilemoe.checkpoint import ChatFormat, Checkpoint, Tokenizer
+from mobilemoe.checkpoint import ChatFormat, Checkpoint, Tokenizer, golden_check
 from mobilemoe.errors import MobileMoEError
 from mobilemoe.verify.receipt import Check
 
-ROUND_TRIPS = {
-    "prose": "The quick brown fox, 42 times. ",
-    "code": "def f(x):\n\tif x  > 0 :\n        return [x ,  x**2]\n",
-    "other scripts": "naïve café, Ελληνικά, 日本語, русский, \N{ROCKET}",
-}
+SAMPLES = ("The quick brown fox, 42 times. def f(x):\n\treturn x", "naïve café, Ελληνικά, 日本語")
 CONVERSATION = (
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "What is 2 + 2?"},
@@ -36,7 +32,7 @@ def text_checks(checkpoint: Checkpoint) -> list[Check]:
 
 def _id_check(tokenizer: Tokenizer, vocab_size: int) -> Check:
     """Encode a little of everything: no id may lie outside the embedding."""
-    text = "".join([*ROUND_TRIPS.values(), *MARKERS])
+    text = "".join([*SAMPLES, *MARKERS])
     largest = max(tokenizer.encode(text))
     detail = f"largest id {largest:,} of a vocabulary of {vocab_size:,}"
     if largest >= vocab_size:
@@ -45,12 +41,8 @@ def _id_check(tokenizer: Tokenizer, vocab_size: int) -> Check:
 
 
 def golden_checks(tokenizer: Tokenizer) -> list[Check]:
-    """Return what must hold for any tokenizer of the family: text comes back unchanged."""
-    for name, text in ROUND_TRIPS.items():
-        decoded = tokenizer.decode(tokenizer.encode(text))
-        if decoded != text:
-            return [Check("round trip", "fail", f"{name}: {text!r} comes back as {decoded!r}")]
-    return [Check("round trip", "pass", f"{', '.join(ROUND_TRIPS)} come back unchanged")]
+    """Return the known answers of the release, and what must hold for any tokenizer."""
+    return [Check(golden.name, golden.status, golden.detail) for golden in golden_check(tokenizer)]
 
 
 def _chat_checks(checkpoint: Checkpoint, tokenizer: Tokenizer) -> list[Check]:
