@@ -52,8 +52,12 @@ def _local_row(pair: Pair, check: Check) -> tuple[str, ...]:
     shown = pair.first_failure or pair.worst
     if shown is None:
         return (MARKS[check.status], pair.name, "not compared", "", "", "")
-    numbers = (f"{shown.measured:.2e}", f"{shown.allowed:.2e}", f"{shown.ratio:.2f}")
+    numbers = (f"{shown.measured:.2e}", f"{shown.allowed:.2e}", _times(shown.ratio))
     return (MARKS[check.status], pair.name, shown.where, *numbers)
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio < 100 else f"{ratio:.0e}"
 
 
 def _whole_row(pair: Pair, whole: EndToEnd) -> tuple[str, ...]:
