@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from verify_support import DATA, SHAPES, check, pair, write_pair
+from verify_support import DATA, SHAPES, check, copy_of, pair, stored_tensor, write_pair
 
 from mobilemoe import CheckpointError, MobileMoEError
-from mobilemoe.checkpoint import open_checkpoint
+from mobilemoe.checkpoint import convert_checkpoint, open_checkpoint
 from mobilemoe.verify import verify
 
 INT4_PAIRS = (
@@ -154,8 +156,6 @@ def test_progress_ends_every_stage(pairs):
 
 
 def test_the_model_hash_ignores_the_files_shape(pairs, tmp_path):
-    from mobilemoe.checkpoint import convert_checkpoint
-
     int4, _ = pairs["moe"]
     convert_checkpoint(open_checkpoint(int4), tmp_path / "shards", "int4", 40_000)
     whole, parts = verify(int4, quick=True), verify(tmp_path / "shards", quick=True)
@@ -165,8 +165,6 @@ def test_the_model_hash_ignores_the_files_shape(pairs, tmp_path):
 
 
 def test_the_model_hash_sees_one_bit(pairs, tmp_path):
-    from verify_support import copy_of, stored_tensor
-
     int4, _ = pairs["moe"]
     changed = copy_of(int4, tmp_path / "changed")
     with stored_tensor(changed, "model.norm.weight") as norm_D:
@@ -176,6 +174,38 @@ def test_the_model_hash_sees_one_bit(pairs, tmp_path):
         for folder in (int4, changed)
     ]
     assert hashes[0] != hashes[1]
+
+
+def in_a_hub_cache(folder, root, digest):
+    """Return a snapshot of `folder` as the hub's cache keeps it, its weights named `digest`."""
+    snapshot, blobs = root / "models--a--b" / "snapshots" / "c", root / "models--a--b" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    shutil.copy(folder / "config.json", snapshot)
+    shutil.copy(folder / "model.safetensors", blobs / digest)
+    (snapshot / "model.safetensors").symlink_to(f"../../blobs/{digest}")
+    return snapshot
+
+
+def test_the_hubs_hash_is_compared(pairs, tmp_path):
+    int4, _ = pairs["moe"]
+    digest = hashlib.sha256((int4 / "model.safetensors").read_bytes()).hexdigest()
+    right = verify(in_a_hub_cache(int4, tmp_path / "right", digest), quick=True)
+    assert check(right, "Layout", "model.safetensors").status == "pass"
+    wrong = verify(in_a_hub_cache(int4, tmp_path / "wrong", digest[::-1]), quick=True)
+    found = check(wrong, "Layout", "model.safetensors")
+    assert found.status == "fail"
+    assert digest in found.detail and digest[::-1] in found.detail
+    assert check(verify(int4, quick=True), "Layout", "model.safetensors").status == "info"
+
+
+def test_shards_pass_with_every_column(pairs, tmp_path):
+    int4, source = pairs["moe"]
+    convert_checkpoint(open_checkpoint(int4), tmp_path / "int4", "int4", 40_000)
+    convert_checkpoint(open_checkpoint(source), tmp_path / "bf16", "bf16", 100_000)
+    receipt = verify(tmp_path / "int4", source=tmp_path / "bf16")
+    assert receipt.passed, receipt.first_failure
+    assert all(check(receipt, "Parity", each).status == "pass" for each in INT4_PAIRS)
 
 
 def test_torch_is_imported_in_one_file_only():
