@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from command_line import mobilemoe
+from command_line import hub_of, mobilemoe
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,6 +31,14 @@ def commands() -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
+@pytest.fixture(scope="module")
+def hub(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A stand-in hub that has the demo's model under the name of the released one."""
+    home = tmp_path_factory.mktemp("hub")
+    with hub_of("facebook/MobileMoE-S-QAT", demo_folder / "runs/demo/model", home) as environment:
+        yield environment
+
+
 def test_the_readme_begins_with_the_two_commands() -> None:
     assert commands()[:2] == ["make demo", "make test"]
 
@@ -42,20 +52,26 @@ def test_make_targets_exist(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if not c.startswith("make ")])
-def test_commands_run(command: str, demo_folder: Path) -> None:
+def test_commands_run(command: str, demo_folder: Path, hub: dict[str, str]) -> None:
     program, *arguments = shlex.split(command)
     assert program == "mobilemoe"
     if arguments[0] == "demo":
         pytest.skip("the fixture has run it; with its own minutes it takes as long as it says")
-    done = mobilemoe(*arguments, cwd=demo_folder, input="What does os.path.join do?\n/quit\n")
+    question = "What does os.path.join do?\n/quit\n"
+    done = mobilemoe(*arguments, cwd=demo_folder, input=question, env=os.environ | hub)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 
 
 @pytest.mark.parametrize("block", blocks("python"))
-def test_python_examples_run(block: str, demo_folder: Path) -> None:
+def test_python_examples_run(block: str, demo_folder: Path, hub: dict[str, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", block], cwd=demo_folder, text=True, capture_output=True, timeout=300
+        [sys.executable, "-c", block],
+        cwd=demo_folder,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        env=os.environ | hub,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
