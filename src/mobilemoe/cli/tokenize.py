@@ -75,6 +75,10 @@ def read(path: Path, text: str, chat: bool) -> Reading:
     """
     from mobilemoe.checkpoint import ChatFormat, Tokenizer, token_spans
 
+    if not path.exists():
+        raise MobileMoEError(
+            f"no folder or file at {path}", hint="give a checkpoint folder, or a tokenizer.json"
+        )
     tokenizer = Tokenizer.from_file(path) if path.is_file() else Tokenizer.from_folder(path)
     if not chat:
         ids = tokenizer.encode(text)
