@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from command_line import DEMO_TOKENS, mobilemoe
+
+# A suite started in the background of a script ignores Ctrl-C, and so would every process under
+# test that is sent one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ what became of each.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from pathlib import Path
 
@@ -145,6 +144,8 @@ ATTACKS = {
 
 
 def main() -> None:
+    import resource  # not on every system
+
     from mobilemoe.checkpoint import ChatFormat
     from mobilemoe.errors import MobileMoEError
 

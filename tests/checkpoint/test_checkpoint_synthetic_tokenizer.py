@@ -135,6 +135,13 @@ def test_common_words_and_runs_of_blanks_are_one_token():
         assert len(TOKENIZER.encode(text, add_bos=False)) == 1, text
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
+def test_any_text_round_trips(text):
+    ids = TOKENIZER.encode(text, special_tokens_in_text=False)
+    assert TOKENIZER.decode(ids) == text
+
+
 def test_other_programs_add_bos_and_ours_adds_it_once():
     backend = Backend.from_str(synthetic_tokenizer_json(S))
     assert backend.encode("hello").ids == TOKENIZER.encode("hello")

@@ -131,7 +131,8 @@ def test_no_text_is_bos_alone(run: Run, base_model: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("no-such-folder", "x"), "has no tokenizer.json"),
+        (("no-such-folder", "x"), "no folder or file at no-such-folder"),
+        (("..", "x"), "has no tokenizer.json"),
         (("BASE", "x", "--chat"), "no chat template: it is a Base model"),
         (("BASE/config.json", "x"), "is not a tokenizer"),
     ],

@@ -14,7 +14,7 @@ from jinja2.visitor import NodeTransformer
 
 from mobilemoe.checkpoint.chat_work import WorkLimitError
 
-MAX_NODES = 10_000  # the longest templates in use have about 4,000
+MAX_NODES = 10_000  # a template has one per six characters of code, or fewer
 PER_NODE = 4  # units for one turn of each part
 # Names that no template can spell.
 PAY_WHOLE, PAY_TOP, PAY_STEP = "pay whole", "pay top", "pay step"

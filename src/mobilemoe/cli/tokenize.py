@@ -77,6 +77,10 @@ def read(place: str, text: str, chat: bool) -> Reading:
     from mobilemoe.checkpoint.hub import fetch, is_hub_id
 
     path = fetch(place, weights=False) if is_hub_id(place) else Path(place)
+    if not path.exists():
+        raise MobileMoEError(
+            f"no folder or file at {path}", hint="give a checkpoint folder, or a tokenizer.json"
+        )
     tokenizer = Tokenizer.from_file(path) if path.is_file() else Tokenizer.from_folder(path)
     if not chat:
         ids = tokenizer.encode(text)
