@@ -226,9 +226,11 @@ def add_metadata(case: Case, rng: random.Random) -> None:
 
 
 def add_field(case: Case, rng: random.Random) -> None:
-    """Give an entry a field too many, or one twice."""
+    """Give an entry a field too many: a strange one, or one of its own a second time."""
+    tensor = any_tensor(case, rng)
+    values = (f'"{tensor.dtype}"', str(tensor.shape), f"[{tensor.begin},{tensor.end}]", "1", "null")
     key = rng.choice(("dtype", "shape", "data_offsets", "extra", "", "\\u0064type"))
-    any_tensor(case, rng).extra.append(f'"{key}":{rng.choice(("1", "[]", "null", chr(34) * 2))}')
+    tensor.extra.append(f'"{key}":{rng.choice(values)}')
 
 
 def change_members(case: Case, rng: random.Random) -> None:
