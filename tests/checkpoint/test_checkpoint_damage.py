@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 
@@ -37,6 +38,10 @@ def damage(checkpoint: Checkpoint, edit, extra: bytes = b"") -> None:
     header, data = split(weights_file(checkpoint).read_bytes())
     edited = edit(header)
     weights_file(checkpoint).write_bytes(join(header if edited is None else edited, data + extra))
+
+
+def dumps(header: object) -> bytes:
+    return json.dumps(header).encode()
 
 
 def set_entry(name: str, **values):
@@ -145,8 +150,20 @@ def test_duplicate_keys(checkpoint):
 
 
 def test_duplicate_keys_within_an_entry(checkpoint):
-    damage(checkpoint, lambda header: b'{"x":{"dtype":"U8","dtype":"F16","shape":[]}}')
-    check_refused(checkpoint, "a key stands twice")
+    entry = b'"dtype":"U8","dtype":"F16","shape":[],"data_offsets":[0,0]'
+    damage(checkpoint, lambda header: b'{"x":{' + entry + b"}}")
+    check_refused(checkpoint, "header entry of 'x' is malformed; needed:", "each once")
+
+
+def test_duplicate_keys_within_metadata_are_nobodys_business(checkpoint):
+    damage(checkpoint, lambda header: b'{"__metadata__":{"a":"b","a":"c"},' + dumps(header)[1:])
+    assert checkpoint.tensors().tensor_bytes > 0
+
+
+@pytest.mark.parametrize("metadata", [b'{"\\ud800":"a"}', b'{"a":"\\udc00"}', b'{"a":1}', b"[]"])
+def test_metadata_that_is_no_text(checkpoint, metadata):
+    damage(checkpoint, lambda header: b'{"__metadata__":' + metadata + b"," + dumps(header)[1:])
+    check_refused(checkpoint, "__metadata__ is malformed")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from mobilemoe.checkpoint.layout import DTYPE_BYTES, StoredTensor
-from mobilemoe.checkpoint.text_files import no_duplicates
 from mobilemoe.errors import CheckpointError
 
 PREFIX_BYTES = 8
@@ -112,11 +111,20 @@ def _check_amount(text: bytes, tensors: int, path: Path) -> None:
         )
 
 
+class _Doubled(dict[str, Any]):
+    """An object in which a key stands twice: only the metadata, which nobody reads, may be one."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    return result if len(result) == len(pairs) else _Doubled(result)
+
+
 def _parse_json(text: bytes, path: Path) -> dict[str, Any]:
     try:
         header = json.loads(
             text.decode("utf-8"),
-            object_pairs_hook=no_duplicates,
+            object_pairs_hook=_object,
             parse_float=_refuse_number,
             parse_constant=_refuse_number,
             parse_int=_count,
@@ -125,6 +133,8 @@ def _parse_json(text: bytes, path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: header is not valid JSON: {error}", hint=HINT) from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: header is not a JSON object", hint=HINT)
+    if isinstance(header, _Doubled):
+        raise CheckpointError(f"{path}: header is malformed: a key stands twice", hint=HINT)
     return header
 
 
@@ -138,11 +148,20 @@ def _refuse_number(text: str) -> object:
 
 
 def _check_metadata(metadata: Any, path: Path) -> None:
-    texts = isinstance(metadata, dict) and all(isinstance(v, str) for v in metadata.values())
-    if not texts or any("\ud800" <= c <= "\udfff" for v in metadata.values() for c in v):
+    texts = [*metadata, *metadata.values()] if isinstance(metadata, dict) else [None]
+    if not all(isinstance(text, str) and _is_unicode(text) for text in texts):
         raise CheckpointError(
             f"{path}: __metadata__ is malformed; allowed: names with texts", hint=HINT
         )
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether `text` holds no half of a surrogate pair, which JSON can write."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _entry(path: Path, name: str, value: Any, base: int) -> Entry:
@@ -153,10 +172,10 @@ def _entry(path: Path, name: str, value: Any, base: int) -> Entry:
         known = len(value) == 3 and isinstance(shape, list)
     except (TypeError, KeyError, ValueError):
         known = False
-    if not known:
+    if not known or isinstance(value, _Doubled):
         raise CheckpointError(
             f"{path}: header entry of {printable(name)!r} is malformed; "
-            "needed: dtype, shape, data_offsets",
+            "needed: dtype, shape, data_offsets, each once",
             hint=HINT,
         )
     shown = printable(name)
