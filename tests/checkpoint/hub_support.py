@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoint_support import DATA, join, split
+
 from hub_server import HubServer, serve_hub
 
 OWNED = "tiny/int4"  # the repository that most tests ask for
@@ -180,7 +181,7 @@ class Machine:
         assert "value" in result, result
         return Path(result["value"])
 
-    def error_of(self, *args: str, words: Sequence[str] = (), **env: str) -> dict[str, str]:
+    def expect_error(self, *args: str, words: Sequence[str] = (), **env: str) -> dict[str, str]:
         """Fetch what must fail and return the error, which has every one of `words`."""
         (result,) = self.run(call(*args), **env)
         return check_error(result, *words)

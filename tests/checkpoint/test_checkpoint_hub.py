@@ -8,47 +8,25 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import Fault, HubServer, Repo
 from hub_support import (
     OTHERS,
     OWNED,
     SMALL,
     WEIGHTS,
-    Machine,
     call,
-    hub_and_machine,
     sharded,
     single,
 )
 
+from hub_server import Fault, Repo
 from mobilemoe.checkpoint import open_checkpoint
 from mobilemoe.checkpoint.hub_cache import cached_sha256
 
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
-
-
-@pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[HubServer, Machine]]:
-    """The hub and the machine of all tests here; each test finds them empty."""
-    with hub_and_machine(tmp_path_factory.mktemp("home")) as pair:
-        yield pair
-
-
-@pytest.fixture
-def server(both: tuple[HubServer, Machine]) -> HubServer:
-    both[0].clear()
-    return both[0]
-
-
-@pytest.fixture
-def machine(both: tuple[HubServer, Machine]) -> Machine:
-    both[1].clear()
-    return both[1]
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -194,7 +172,7 @@ def test_a_killed_download_is_incomplete_offline_and_goes_on_with_the_next_file(
     finally:
         running.kill()
         running.wait()
-    error = machine.error_of(OWNED, **OFFLINE)
+    error = machine.expect_error(OWNED, **OFFLINE)
     assert "offline mode is on" in error["message"]
     assert f"is incomplete: no {SHARDS[1]}" in error["message"]
     assert SHARDS[0] not in error["message"], "this one is there"
@@ -210,7 +188,7 @@ def test_a_branch_moves_in_the_cache_when_the_new_commit_is_complete(server, mac
     repo.commit(changed)
     moved = hashlib.sha256(changed[SHARDS[1]]).hexdigest()
     server.faults.append(Fault(moved, status=500))
-    error = machine.error_of(OWNED)
+    error = machine.expect_error(OWNED)
     server.faults.clear()
     assert "HTTP status 500" in error["message"]
     assert f"older copy is in the cache: {old}" in error["message"]

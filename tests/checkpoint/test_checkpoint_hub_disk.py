@@ -4,33 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import HubServer, Repo
-from hub_support import OWNED, WEIGHTS, Machine, call, check_error, hub_and_machine, single
+from hub_support import OWNED, WEIGHTS, Machine, call, check_error, single
+
+from hub_server import Repo
 
 SMALL_DISK = 500_000  # bytes: room for everything but the weights
-
-
-@pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[HubServer, Machine]]:
-    """The hub and the machine of all tests here; each test finds them empty."""
-    with hub_and_machine(tmp_path_factory.mktemp("home")) as pair:
-        yield pair
-
-
-@pytest.fixture
-def server(both: tuple[HubServer, Machine]) -> HubServer:
-    both[0].clear()
-    return both[0]
-
-
-@pytest.fixture
-def machine(both: tuple[HubServer, Machine]) -> Machine:
-    both[1].clear()
-    return both[1]
 
 
 def mount(folder: Path, options: str) -> list[str]:
@@ -77,7 +58,7 @@ def test_what_is_on_the_disk_needs_no_more_room(server, machine):
 def test_a_cache_without_room_is_refused_whatever_its_size(server, machine):
     claims = {"model.safetensors": 10**15}
     server.repos[OWNED] = Repo.of(single(), claims=claims)
-    machine.error_of(OWNED, words=["the disk is too small", "1,000,000,000.0 MB more"])
+    machine.expect_error(OWNED, words=["the disk is too small", "1,000,000,000.0 MB more"])
     assert server.fetched("store") == []
 
 
@@ -100,7 +81,7 @@ def test_a_disk_that_cannot_be_written(server, machine):
 def test_a_cache_below_a_file(server, machine):
     server.repos[OWNED] = Repo.of(single())
     (machine.folder / "hf").write_text("a file")
-    machine.error_of(OWNED, words=[f"cannot write to the cache {machine.cache}", "permissions"])
+    machine.expect_error(OWNED, words=[f"cannot write to the cache {machine.cache}", "permissions"])
 
 
 def test_a_complete_copy_on_a_disk_that_cannot_be_written(server, machine):

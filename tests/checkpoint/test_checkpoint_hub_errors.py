@@ -4,47 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import BAD_TOKEN, Fault, HubServer, Repo
 from hub_support import (
     OTHERS,
     OWNED,
     SMALL,
     WEIGHTS,
-    Machine,
     as_json,
     call,
     check_error,
-    hub_and_machine,
     sharded,
     single,
 )
 from shard_name_cases import HOSTILE_NAMES
 
+from hub_server import BAD_TOKEN, Fault, HubServer, Repo
+
 PAGE = f"https://huggingface.co/{OWNED}"
 NOBODY = "http://127.0.0.1:9"  # the port of a service that no machine runs
-
-
-@pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[HubServer, Machine]]:
-    """The hub and the machine of all tests here; each test finds them empty."""
-    with hub_and_machine(tmp_path_factory.mktemp("home")) as pair:
-        yield pair
-
-
-@pytest.fixture
-def server(both: tuple[HubServer, Machine]) -> HubServer:
-    both[0].clear()
-    return both[0]
-
-
-@pytest.fixture
-def machine(both: tuple[HubServer, Machine]) -> Machine:
-    both[1].clear()
-    return both[1]
 
 
 def large_files_asked_for(server: HubServer) -> list[str]:
@@ -57,21 +36,21 @@ def large_files_asked_for(server: HubServer) -> list[str]:
 def test_a_gated_model_without_a_token(server, machine):
     server.repos[OWNED] = Repo.of(single(), gated=True)
     words = ["gated", "no token was sent", "FAIR Noncommercial", PAGE, "HF_TOKEN", "read token"]
-    machine.error_of(OWNED, words=words)
+    machine.expect_error(OWNED, words=words)
 
 
 def test_a_token_that_the_library_may_not_send(server, machine):
     server.tokens.add("hf_good")
     server.repos[OWNED] = Repo.of(single(), gated=True, members={"hf_good"})
     forbidden = {"HF_TOKEN": "hf_good", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
-    machine.error_of(OWNED, words=["no token was sent"], **forbidden)
+    machine.expect_error(OWNED, words=["no token was sent"], **forbidden)
 
 
 def test_a_gated_model_and_a_token_without_access(server, machine):
     server.tokens.add("hf_other")
     server.repos[OWNED] = Repo.of(single(), gated=True)
     words = ["gated", "token from HF_TOKEN has no access", "FAIR Noncommercial", PAGE]
-    error = machine.error_of(OWNED, words=words, HF_TOKEN="hf_other")
+    error = machine.expect_error(OWNED, words=words, HF_TOKEN="hf_other")
     assert "hf_other" not in str(error)
     assert large_files_asked_for(server) == []
 
@@ -84,17 +63,17 @@ def test_a_token_that_the_hub_does_not_know(server, machine, files):
     token_file.parent.mkdir()
     token_file.write_text("hf_expired")
     words = ["does not accept the token from", str(token_file), "settings/tokens"]
-    assert "hf_expired" not in str(machine.error_of(OWNED, words=words))
+    assert "hf_expired" not in str(machine.expect_error(OWNED, words=words))
 
 
 def test_a_refusal_that_only_a_token_explains(server, machine):
     """Logins that we do not see, and servers that say it in their own words."""
     server.repos[OWNED] = Repo.of(single())
     server.faults.append(Fault("main", status=401, message=BAD_TOKEN, times=1))
-    machine.error_of(OWNED, words=["does not accept the token from your login"])
+    machine.expect_error(OWNED, words=["does not accept the token from your login"])
     server.faults.append(Fault("main", status=401, message="who are you?", times=1))
     words = ["does not accept the token from HF_TOKEN"]
-    machine.error_of(OWNED, words=words, HF_TOKEN="hf_any")
+    machine.expect_error(OWNED, words=words, HF_TOKEN="hf_any")
 
 
 def test_a_token_for_other_things(server, machine):
@@ -102,21 +81,21 @@ def test_a_token_for_other_things(server, machine):
     server.repos[OWNED] = Repo.of(single())
     server.faults.append(Fault("config.json", method="HEAD", status=403))
     words = ["the hub refuses", "was told to fail", "read access to gated", PAGE]
-    machine.error_of(OWNED, words=words, HF_TOKEN="hf_fine")
+    machine.expect_error(OWNED, words=words, HF_TOKEN="hf_fine")
 
 
 @pytest.mark.parametrize("token", ["hf_a b", "hf_ü", "hf_\x7f", "hf_\t1"])
 def test_a_token_that_is_none_is_not_sent_and_not_shown(server, machine, token):
     server.repos[OWNED] = Repo.of(single())
     words = ["token from HF_TOKEN holds a space or a character", "settings/tokens"]
-    error = machine.error_of(OWNED, words=words, HF_TOKEN=token)
+    error = machine.expect_error(OWNED, words=words, HF_TOKEN=token)
     assert token not in str(error)
     assert server.seen == []
 
 
 def test_a_token_file_that_cannot_be_read(server, machine):
     (machine.folder / "hf" / "token").mkdir(parents=True)
-    machine.error_of(OWNED, words=["cannot read the token file", "permissions"])
+    machine.expect_error(OWNED, words=["cannot read the token file", "permissions"])
 
 
 def test_a_server_that_repeats_the_token_and_writes_to_the_terminal(server, machine):
@@ -124,7 +103,7 @@ def test_a_server_that_repeats_the_token_and_writes_to_the_terminal(server, mach
     server.repos[OWNED] = Repo.of(single())
     message = "no \x1b[31mway\x07 for hf_secret " + "x" * 1000
     server.faults.append(Fault("main", status=403, message=message))
-    error = machine.error_of(OWNED, HF_TOKEN="hf_secret")
+    error = machine.expect_error(OWNED, HF_TOKEN="hf_secret")
     assert "no [31mway for *** xxx" in error["message"]
     assert error["message"].isprintable()
     assert len(error["message"]) < 500
@@ -137,8 +116,8 @@ def test_a_repository_that_is_not_there_or_private(server, machine):
     server.tokens.add("hf_good")
     server.repos[OWNED] = Repo.of(single(), private=True, members={"hf_member"})
     words = [f"no repository {OWNED}, or it is private", f"there is none at {OWNED}"]
-    assert "no token was sent" in machine.error_of(OWNED, words=words)["message"]
-    error = machine.error_of(OWNED, words=words, HF_TOKEN="hf_good")
+    assert "no token was sent" in machine.expect_error(OWNED, words=words)["message"]
+    error = machine.expect_error(OWNED, words=words, HF_TOKEN="hf_good")
     assert "no token" not in error["message"]
 
 
@@ -146,7 +125,7 @@ def test_a_revision_that_is_not_there(server, machine):
     server.repos[OWNED] = Repo.of(single())
     machine.folder_of(OWNED)
     for args in [(OWNED, "v9"), (f"{OWNED}@v9",)]:
-        machine.error_of(*args, words=["has no revision 'v9'", f"{PAGE}/commits/main"])
+        machine.expect_error(*args, words=["has no revision 'v9'", f"{PAGE}/commits/main"])
 
 
 def test_a_revision_that_was_taken_back_is_not_opened_from_the_cache(server, machine):
@@ -154,7 +133,7 @@ def test_a_revision_that_was_taken_back_is_not_opened_from_the_cache(server, mac
     repo.refs["v1"] = repo.refs["main"]
     machine.folder_of(OWNED, "v1")
     del repo.refs["v1"]
-    machine.error_of(OWNED, "v1", words=["has no revision 'v1'"])
+    machine.expect_error(OWNED, "v1", words=["has no revision 'v1'"])
 
 
 def test_files_that_are_not_there(server, machine):
@@ -181,7 +160,7 @@ def test_a_file_that_goes_away_meanwhile(server, machine):
     server.repos[OWNED] = Repo.of(single())
     gone = Fault("tokenizer.json", method="HEAD", status=404, code="EntryNotFound")
     server.faults.append(gone)
-    machine.error_of(OWNED, words=["is gone", "run again"])
+    machine.expect_error(OWNED, words=["is gone", "run again"])
 
 
 # --- foreign and hostile content -----------------------------------------------------------
@@ -228,20 +207,20 @@ def test_hostile_indexes_are_refused_before_anything_more_is_fetched(server, mac
 
 def test_files_of_absurd_size_are_not_fetched(server, machine):
     server.repos[OWNED] = Repo.of(single(), claims={"tokenizer.json": 10**12})
-    machine.error_of(OWNED, words=["tokenizer.json has 1000000000000 bytes", "do not trust"])
+    machine.expect_error(OWNED, words=["tokenizer.json has 1000000000000 bytes", "do not trust"])
     assert "tokenizer.json" not in server.fetched()
 
 
 @pytest.mark.parametrize("body", [b"<html>log in here</html>", b"{}", b"[]", b'{"id": "a/b"}'])
 def test_an_address_that_is_no_hub(server, machine, body):
     server.faults.append(Fault("main", body=body))
-    machine.error_of(OWNED, words=["HF_ENDPOINT"])
+    machine.expect_error(OWNED, words=["HF_ENDPOINT"])
 
 
 def test_a_hub_that_states_no_commit(server, machine):
     body = as_json({"id": OWNED, "sha": "../../x", "siblings": [{"rfilename": "config.json"}]})
     server.faults.append(Fault("main", body=body))
-    machine.error_of(OWNED, words=["commit '../../x'", "HF_ENDPOINT"])
+    machine.expect_error(OWNED, words=["commit '../../x'", "HF_ENDPOINT"])
 
 
 # --- no way to the hub ---------------------------------------------------------------------
@@ -250,9 +229,9 @@ def test_a_hub_that_states_no_commit(server, machine):
 def test_no_network_or_offline_and_nothing_in_the_cache(machine):
     machine = machine.at(NOBODY)
     empty = f"{OWNED} (revision main) is not in the cache {machine.cache}"
-    machine.error_of(OWNED, words=["cannot reach the hub at", NOBODY, empty, "proxy", "folder"])
-    machine.error_of(OWNED, words=["offline mode is on", empty, "unset"], HF_HUB_OFFLINE="1")
-    machine.error_of(OWNED, words=["cannot reach", "127.0.0.1"], HF_ENDPOINT="ftp://127.0.0.1")
+    machine.expect_error(OWNED, words=["cannot reach the hub at", NOBODY, empty, "proxy", "folder"])
+    machine.expect_error(OWNED, words=["offline mode is on", empty, "unset"], HF_HUB_OFFLINE="1")
+    machine.expect_error(OWNED, words=["cannot reach", "127.0.0.1"], HF_ENDPOINT="ftp://127.0.0.1")
 
 
 def test_no_network_or_offline_and_an_incomplete_copy(server, machine):
@@ -260,8 +239,8 @@ def test_no_network_or_offline_and_an_incomplete_copy(server, machine):
     light = machine.folder_of(OWNED, weights=False)
     incomplete = f"the copy in the cache, {light}, is incomplete: no model.safetensors"
     gone = machine.at(NOBODY)
-    gone.error_of(OWNED, words=["cannot reach the hub", incomplete, "run again"])
-    gone.error_of(OWNED, words=["offline mode is on", incomplete, "unset"], HF_HUB_OFFLINE="1")
+    gone.expect_error(OWNED, words=["cannot reach the hub", incomplete, "run again"])
+    gone.expect_error(OWNED, words=["offline mode is on", incomplete, "unset"], HF_HUB_OFFLINE="1")
     assert gone.folder_of(OWNED, weights=False, HF_HUB_OFFLINE="1") == light
 
 
@@ -272,7 +251,7 @@ def test_every_missing_file_of_a_large_index_is_counted(server, machine):
     files |= {"model.safetensors.index.json": index, **dict.fromkeys(names, b"x" * 100)}
     server.repos[OWNED] = Repo.of(files)
     server.faults.append(Fault(hashlib.sha256(b"x" * 100).hexdigest(), status=500))
-    machine.error_of(OWNED, words=["HTTP status 500", f"no {', '.join(names[:3])} and 5 more"])
+    machine.expect_error(OWNED, words=["HTTP status 500", f"no {', '.join(names[:3])} and 5 more"])
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -284,16 +263,16 @@ def test_a_hub_that_is_down_is_asked_again(server, machine, status):
     server.faults.append(Fault("config.json", method="HEAD", status=status))
     server.repos["a/b"] = Repo.of(single())
     words = [f"HTTP status {status}", "wait a few minutes"]
-    machine.error_of("a/b", words=words)
+    machine.expect_error("a/b", words=words)
     server.faults.append(Fault("main", status=status))
-    machine.error_of("c/d", words=[*words, "c/d (revision main) is not in the cache"])
+    machine.expect_error("c/d", words=[*words, "c/d (revision main) is not in the cache"])
 
 
 def test_a_download_that_never_gets_further(server, machine):
     server.repos[OWNED] = Repo.of(single())
     server.faults.append(Fault(hashlib.sha256(WEIGHTS).hexdigest(), cut_after=0))
     words = ["cannot reach the hub", "incomplete: no model.safetensors", "finished files are kept"]
-    machine.error_of(OWNED, words=words)
+    machine.expect_error(OWNED, words=words)
     server.faults.clear()
     assert (machine.folder_of(OWNED) / "model.safetensors").read_bytes() == WEIGHTS
 
@@ -305,7 +284,7 @@ def test_a_download_of_the_wrong_size(server, machine):
     server.repos[OWNED] = Repo.of(single())
     server.faults.append(Fault(hashlib.sha256(WEIGHTS).hexdigest(), short_by=1, times=1))
     words = ["damaged download", f"size {len(WEIGHTS)} but has size {len(WEIGHTS) - 1}"]
-    machine.error_of(OWNED, words=[*words, "run again"])
+    machine.expect_error(OWNED, words=[*words, "run again"])
     assert (machine.folder_of(OWNED) / "model.safetensors").read_bytes() == WEIGHTS
 
 
@@ -314,7 +293,7 @@ def test_a_cached_file_that_was_cut_later(server, machine):
     blob = (machine.folder_of(OWNED) / "model.safetensors").resolve()
     os.truncate(blob, 1000)
     words = ["damaged file", f"has 1000 bytes, the hub states {len(WEIGHTS)}", f"delete {blob}"]
-    machine.error_of(OWNED, words=words)
+    machine.expect_error(OWNED, words=words)
     blob.unlink()
     assert (machine.folder_of(OWNED) / "model.safetensors").read_bytes() == WEIGHTS
 
@@ -323,8 +302,8 @@ def test_a_cached_index_that_is_damaged(server, machine):
     server.repos[OWNED] = Repo.of(sharded())
     index = (machine.folder_of(OWNED) / "model.safetensors.index.json").resolve()
     index.write_bytes(b"{}")
-    machine.error_of(OWNED, words=["weight_map is missing", "index.json"], HF_HUB_OFFLINE="1")
-    machine.error_of(OWNED, words=["damaged file", f"delete {index}"])
+    machine.expect_error(OWNED, words=["weight_map is missing", "index.json"], HF_HUB_OFFLINE="1")
+    machine.expect_error(OWNED, words=["damaged file", f"delete {index}"])
 
 
 # --- what is asked for ---------------------------------------------------------------------

@@ -49,7 +49,7 @@ def bus_error():
 """
 
 
-def run(code: str, folder: Path, returncode: int = 0) -> tuple[list[str], str]:
+def check_run(code: str, folder: Path, returncode: int = 0) -> tuple[list[str], str]:
     """Return what `code` printed, on its lines, and its stderr; it must end with `returncode`."""
     command = [sys.executable, "-c", PRELUDE + code, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
@@ -84,7 +84,7 @@ for length in (0, 1, 1000, mmap.PAGESIZE, len(intact) // 2, len(intact) - 1):
     assert np.array_equal(load(target, threads=1).logits([1, 2]), model.logits([1, 2]))
 assert np.array_equal(model.logits([1, 2, 3]), expected)
 """
-    run(code, folder)
+    check_run(code, folder)
 
 
 @pytest.mark.parametrize("threads", [1, 4])
@@ -118,7 +118,7 @@ for trial in range(8):
     shutil.rmtree(target)
 print(in_the_middle)
 """
-    (in_the_middle,), _ = run(code, folder)
+    (in_the_middle,), _ = check_run(code, folder)
     assert int(in_the_middle) > 0
 
 
@@ -143,7 +143,7 @@ stop = True
 thread.join()
 print(*messages, sep="\\n")
 """
-    lines, _ = run(code, folder)
+    lines, _ = check_run(code, folder)
     known = ("None", "while in use", "is empty", "header length", "tensors cover", "too short")
     assert all(any(word in line for word in known) for line in lines), lines
 
@@ -157,7 +157,7 @@ with file.open("r+b") as handle:
     handle.write(b"x")
 print(refusal(lambda: session.append([1])))
 """
-    assert run(code, folder)[0] == ["was changed while in use"]
+    assert check_run(code, folder)[0] == ["was changed while in use"]
 
 
 def test_a_file_replaced_by_renaming_or_deleted_goes_on_working(folder):
@@ -171,7 +171,7 @@ assert np.array_equal(session.append([3]), expected[-1])
 shutil.rmtree(target)
 assert np.array_equal(model.logits([1, 2, 3]), expected)
 """
-    run(code, folder)
+    check_run(code, folder)
 
 
 DAMAGE = """
@@ -186,19 +186,21 @@ assert message == "was truncated while in use", message
 
 
 def test_another_bus_error_ends_the_process_as_ever(folder):
-    run("bus_error()", folder, -signal.SIGBUS)
-    run(DAMAGE + "bus_error()", folder, -signal.SIGBUS)
-    run(DAMAGE + "os.kill(os.getpid(), signal.SIGBUS); time.sleep(60)", folder, -signal.SIGBUS)
+    check_run("bus_error()", folder, -signal.SIGBUS)
+    check_run(DAMAGE + "bus_error()", folder, -signal.SIGBUS)
+    check_run(
+        DAMAGE + "os.kill(os.getpid(), signal.SIGBUS); time.sleep(60)", folder, -signal.SIGBUS
+    )
 
 
 @pytest.mark.parametrize("when", ["before", "after", "twice"])
 def test_faulthandler_still_reports_another_bus_error(folder, when):
     enable = "faulthandler.enable()\n"
     first, later = (enable if when != "after" else ""), (enable if when != "before" else "")
-    _, errors = run(first + DAMAGE + later + DAMAGE + "bus_error()", folder, -signal.SIGBUS)
+    _, errors = check_run(first + DAMAGE + later + DAMAGE + "bus_error()", folder, -signal.SIGBUS)
     assert errors.count("Fatal Python error: Bus error") == 1
     assert "in bus_error" in errors
-    assert run(first + DAMAGE + later + "faulthandler.disable()\n" + DAMAGE, folder)[1] == ""
+    assert check_run(first + DAMAGE + later + "faulthandler.disable()\n" + DAMAGE, folder)[1] == ""
 
 
 def test_a_handler_of_the_program_still_gets_sent_signals(folder):
@@ -215,7 +217,7 @@ DAMAGE
 os.kill(os.getpid(), signal.SIGBUS)
 print(got)
 """.replace("DAMAGE", DAMAGE)
-    assert run(code, folder)[0] == ["['before', 'after']"]
+    assert check_run(code, folder)[0] == ["['before', 'after']"]
 
 
 MANY = """
@@ -231,4 +233,4 @@ for _ in range(4200):
 
 def test_models_come_and_go_without_end(folder):
     """The table of guarded ranges has 4096 places; each is free again with its model."""
-    run(MANY + DAMAGE, folder)
+    check_run(MANY + DAMAGE, folder)
