@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from mobilemoe import atomic
 from mobilemoe.atomic import atomic_file, atomic_folder, atomic_write
 from mobilemoe.errors import MobileMoEError
 
@@ -176,15 +177,84 @@ def test_a_block_that_fails_leaves_the_old_folder(tmp_path, error, existed):
     assert [path.name for path in tmp_path.iterdir()] == (["folder"] if existed else [])
 
 
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 @pytest.mark.parametrize("nth", [1, 2])
-def test_a_swap_that_fails_half_way_is_undone(tmp_path, monkeypatch, nth):
+def test_a_swap_in_two_steps_that_fails_half_way_is_undone(tmp_path, monkeypatch, nth, error):
+    """Where names cannot be exchanged in one step, two renames do it."""
     fill(tmp_path / "folder", "old")
-    fail_from(monkeypatch, Path, "rename", nth)
-    with pytest.raises(MobileMoEError, match="cannot write"):
+    monkeypatch.setattr(atomic, "_exchange", lambda first, second: False)
+    fail_once(monkeypatch, nth, error)
+    with pytest.raises((MobileMoEError, KeyboardInterrupt)):
         fill(tmp_path / "folder", "new")
     monkeypatch.undo()
     assert content(tmp_path) == {"folder/a": b"old", "folder/b": b"old"}
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def fail_once(monkeypatch, nth: int, error: type[BaseException]) -> None:
+    """Let only the `nth` rename of a folder fail."""
+    real, calls = Path.rename, []
+
+    def rename(path: Path, target: Path) -> Path:
+        calls.append(path)
+        if len(calls) == nth:
+            raise error("no")
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_replaced_folder_leaves_nothing_of_the_old_one(tmp_path, monkeypatch, steps):
+    if steps == 2:
+        monkeypatch.setattr(atomic, "_exchange", lambda first, second: False)
+    fill(tmp_path / "folder", "old", ("a", "only-old"))
+    fill(tmp_path / "folder", "new", ("a",))
+    assert content(tmp_path) == {"folder/a": b"new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_an_empty_folder_is_filled_and_stays_the_same_one(tmp_path, monkeypatch):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    inode = folder.stat().st_ino
+    monkeypatch.chdir(folder)
+    fill(Path(), "new")
+    assert folder.stat().st_ino == inode
+    assert content(folder) == {"a": b"new", "b": b"new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_what_a_killed_writer_left_in_an_empty_folder_is_no_content(tmp_path):
+    (tmp_path / "here" / ".here.tmp-abcd").mkdir(parents=True)
+    fill(tmp_path / "here", "new")
+    assert (tmp_path / "here" / "a").read_text() == "new"
+
+
+def test_filling_puts_the_last_file_last_and_takes_everything_back(tmp_path, monkeypatch):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    fail_once(monkeypatch, 3, OSError)
+    with pytest.raises(MobileMoEError), atomic_folder(folder, last="a") as temporary:
+        for name in ("a", "b", "c"):
+            (temporary / name).write_text(name)
+    monkeypatch.undo()
+    assert list(folder.iterdir()) == []
+    order = []
+    real = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda p, t: (order.append(p.name), real(p, t))[1])
+    with atomic_folder(folder, last="a") as temporary:
+        for name in ("a", "b", "c"):
+            (temporary / name).write_text(name)
+    assert order == ["b", "c", "a"]
+
+
+def test_the_current_folder_with_content_is_not_replaced_under_its_user(tmp_path, monkeypatch):
+    fill(tmp_path / "folder", "old")
+    monkeypatch.chdir(tmp_path / "folder")
+    with pytest.raises(MobileMoEError, match="the current folder is in it"):
+        fill(Path(), "new")
+    assert content(tmp_path) == {"folder/a": b"old", "folder/b": b"old"}
 
 
 def test_rejects_a_folder_where_a_file_stands(tmp_path):
