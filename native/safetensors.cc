@@ -11,11 +11,14 @@ namespace {
 
 constexpr uint64_t kPrefixBytes = 8;                // little-endian length of the header
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;   // the format's own cap
+// The longest header: twice its entries (a name and this much), and metadata of this size. The
+// Python reader has the same numbers (mobilemoe/checkpoint/header.py).
+constexpr uint64_t kEntryBytes = 160, kMetadataBytes = 1 << 20;
 constexpr size_t kMaxDimensions = 8;
 constexpr size_t kMaxString = 256;                  // names, keys and dtypes are far shorter
 constexpr const char* kConfigHint = "does config.json belong to this file?";
 
-uint64_t read_header_length(const ModelFile& file) {
+uint64_t read_header_length(const ModelFile& file, uint64_t limit) {
   if (file.size() < kPrefixBytes) {
     throw ModelFileError(file.path() + ": " + std::to_string(file.size()) +
                          " bytes are too short for a safetensors file");
@@ -26,10 +29,12 @@ uint64_t read_header_length(const ModelFile& file) {
     length |= uint64_t{static_cast<uint8_t>(prefix[i])} << (8 * i);
   }
   const uint64_t available = file.size() - kPrefixBytes;
-  if (length > kMaxHeaderBytes || length > available) {
+  if (length > limit || length > available) {
     throw ModelFileError(file.path() + ": header length is " + std::to_string(length) +
-                         "; allowed: at most " +
-                         std::to_string(std::min(available, kMaxHeaderBytes)) + " bytes");
+                             "; allowed: at most " + std::to_string(std::min(available, limit)) +
+                             " bytes",
+                         "it is damaged, belongs to another config, or has metadata of over a "
+                         "megabyte");
   }
   return length;
 }
@@ -199,7 +204,7 @@ void TensorTable::expect(const std::string& name, std::vector<std::string> dtype
 }
 
 uint64_t TensorTable::add(const ModelFile& file) {
-  const uint64_t header_bytes = read_header_length(file);
+  const uint64_t header_bytes = read_header_length(file, header_limit());
   const uint64_t data_offset = kPrefixBytes + header_bytes;
   const std::string header = file.read(kPrefixBytes, header_bytes);
   JsonCursor json(header, file.path());
@@ -219,6 +224,12 @@ uint64_t TensorTable::add(const ModelFile& file) {
   });
   check_cover(entries, file.size() - data_offset, file.path());
   return data_offset;
+}
+
+uint64_t TensorTable::header_limit() const {
+  uint64_t entries = 0;
+  for (const auto& [name, tensor] : tensors_) entries += name.size() + kEntryBytes;
+  return std::min(kMaxHeaderBytes, 2 * entries + kMetadataBytes);
 }
 
 // The entry for a name that the file being read may hold.

@@ -57,6 +57,8 @@ class TensorTable {
  private:
   using Entry = std::map<std::string, Tensor>::value_type;
 
+  // Bytes of JSON that describing all expected tensors may take.
+  uint64_t header_limit() const;
   Entry& claim(const std::string& name, const JsonCursor& json);
 
   std::map<std::string, Tensor> tensors_;

@@ -18,6 +18,7 @@ KvFormat = Literal["int8", "fp16", "bf16", "fp32"]
 KV_BYTES: Mapping[KvFormat, int] = {"int8": 1, "fp16": 2, "bf16": 2, "fp32": 4}
 
 MODEL_TYPE = "mobilemoe"
+LLAMA3_VOCAB_SIZE, LLAMA3_BOS = 128_256, 128_000  # the tokenizer of the release
 MAX_LAYERS = 1024  # far above any model; keeps a damaged config.json from filling the memory
 
 # Keys of config.json that must have exactly this value: another one is another model.
@@ -269,7 +270,9 @@ def _config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
     arguments = {key: values[key] for key in _SAME_NAME_KEYS if key in values}
     _require_keys(arguments)
     arguments |= _rope_arguments(values.get("rope_scaling"))
-    eos = values.get("eos_token_id", (0,))
+    if arguments["vocab_size"] == LLAMA3_VOCAB_SIZE:
+        arguments.setdefault("bos_token_id", LLAMA3_BOS)
+    eos = _end_tokens(values)
     arguments["eos_token_id"] = tuple(eos) if isinstance(eos, list | tuple) else (eos,)
     config = ModelConfig(**arguments)
     _check_layer_lists(values, config.num_hidden_layers)
@@ -283,6 +286,16 @@ def _require_keys(arguments: Mapping[str, Any]) -> None:
             f"config.json: missing key {', '.join(map(repr, needed))}",
             hint="is this the config.json of a MobileMoE checkpoint?",
         )
+
+
+def _end_tokens(values: Mapping[str, Any]) -> Any:
+    """Return `eos_token_id`; a guess would end texts at a word, or never."""
+    if "eos_token_id" not in values:
+        raise MobileMoEError(
+            "config.json: missing key 'eos_token_id'",
+            hint="copy the list from the checkpoint's generation_config.json",
+        )
+    return values["eos_token_id"]
 
 
 def _rope_arguments(scaling: Any) -> dict[str, Any]:

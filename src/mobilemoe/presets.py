@@ -10,18 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from mobilemoe.config import ModelConfig
+from mobilemoe.config import LLAMA3_BOS, LLAMA3_VOCAB_SIZE, ModelConfig
 from mobilemoe.errors import MobileMoEError
 from mobilemoe.weights import GROUP_SIZE
 
-LLAMA3_BOS = 128000
 LLAMA3_EOS = (128001, 128008)
 
 
 def _released(hidden: int, layers: int) -> ModelConfig:
     """One of the released family: everything follows from width and depth."""
     return ModelConfig(
-        vocab_size=128256,
+        vocab_size=LLAMA3_VOCAB_SIZE,
         hidden_size=hidden,
         intermediate_size=hidden // 2,
         intermediate_size_mlp=2 * hidden,

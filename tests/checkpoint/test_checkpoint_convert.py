@@ -138,6 +138,53 @@ def test_it_never_replaces_its_own_source(tmp_path):
     assert folder_bytes(source.folder) == before
 
 
+def test_it_never_replaces_a_folder_that_holds_its_source(tmp_path):
+    outer = write_random(tmp_path / "outer", weight_format="bf16")
+    source = write_random(outer.folder / "inner", weight_format="bf16")
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for path in outer.folder.iterdir():
+        (linked / path.name).symlink_to(path)
+    for checkpoint in (source, open_checkpoint(linked)):
+        with pytest.raises(MobileMoEError, match="is the source itself, or holds it"):
+            convert_checkpoint(checkpoint, outer.folder, "int4")
+    assert source.tensors().tensor_bytes == SMALLEST.weight_bytes("bf16")
+
+
+def with_float32_routers(checkpoint):
+    """Rewrite a BF16 file so that its routers are F32 values that BF16 cannot hold."""
+    path = checkpoint.folder / "model.safetensors"
+    header, data = split(path.read_bytes())
+    parts, end = [], 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        begin, stop = entry["data_offsets"]
+        part = data[begin:stop]
+        if name.endswith("router.weight"):
+            part = np.linspace(0.1, 0.2, len(part) // 2, dtype=np.float32).tobytes()
+            entry["dtype"] = "F32"
+        entry["data_offsets"] = [end, end + len(part)]
+        parts.append(part)
+        end += len(part)
+    path.write_bytes(join(header, b"".join(parts)))
+
+
+def test_other_shards_keep_a_float32_router_and_rounding_one_is_said(tmp_path):
+    source = write_random(tmp_path / "bf16", weight_format="bf16")
+    with_float32_routers(source)
+    result = convert_checkpoint(source, tmp_path / "shards", "bf16", 2000)
+    before, after = source.tensors(), result.checkpoint.tensors()
+    for name, entry in before.entries.items():
+        assert after.dtype(name) == entry.dtype
+        assert np.array_equal(after.read(name), before.read(name)), name
+    assert result.errors == ()
+    assert result.bytes_after == result.bytes_before == before.tensor_bytes
+    int4 = convert_checkpoint(source, tmp_path / "int4", "int4")
+    assert not [error for error in int4.errors if "router" in error.name]
+    back = convert_checkpoint(int4.checkpoint, tmp_path / "back", "bf16")
+    (router,) = [error for error in back.errors if "router" in error.name]
+    assert 0 < router.relative_error < 2**-8
+
+
 def test_a_source_that_shrinks_meanwhile_is_an_error_and_leaves_nothing(tmp_path):
     source = write_random(tmp_path / "model", weight_format="bf16")
     path = source.folder / "model.safetensors"

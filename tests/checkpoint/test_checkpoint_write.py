@@ -228,13 +228,57 @@ def test_a_killed_writer_leaves_the_old_checkpoint(tmp_path):
     assert folder_bytes(tmp_path / "model") != before
 
 
-def test_a_folder_of_other_files_is_never_replaced(tmp_path: Path) -> None:
-    config = ModelConfig.preset("nano")
-    (tmp_path / "thesis.txt").write_text("years of work")
+FOREIGN = {
+    "a thesis": {"thesis.txt": "years of work"},
+    "a web app": {"config.json": '{"name": "webapp"}'},
+    "another model": {"config.json": '{"model_type": "llama"}', "model.safetensors": ""},
+    "a damaged config": {"config.json": "{"},
+    "a folder": {"sub/file": ""},
+    "notes": {"config.json": '{"model_type": "mobilemoe"}', "notes.md": "kept for years"},
+    "weights alone": {"model.safetensors": ""},
+    "odd weights": {"config.json": '{"model_type": "mobilemoe"}', "my.safetensors": ""},
+}
+
+
+@pytest.mark.parametrize("files", FOREIGN.values(), ids=FOREIGN)
+def test_a_folder_of_other_files_is_never_replaced(tmp_path: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
 
     def never(name: str) -> np.ndarray:
         raise AssertionError(name)
 
-    with pytest.raises(CheckpointError, match="no checkpoint"):
-        write_checkpoint(tmp_path, config, "bf16", never)
-    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    with pytest.raises(CheckpointError, match="would be replaced as a whole, and it holds"):
+        write_checkpoint(tmp_path, ModelConfig.preset("nano"), "bf16", never)
+    for name, text in files.items():
+        assert (tmp_path / name).read_text() == text
+
+
+def test_an_empty_current_folder_is_filled(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    written = write_random(Path())
+    assert sorted(path.name for path in Path().iterdir()) == ["config.json", "model.safetensors"]
+    assert written.tensors().tensor_bytes == SMALLEST.weight_bytes("int4")
+
+
+FEW_DESCRIPTORS = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from checkpoint_support import SMALLEST
+from mobilemoe.checkpoint import init_checkpoint
+
+used = len(list(Path("/dev/fd").iterdir()))
+resource.setrlimit(resource.RLIMIT_NOFILE, (used + 4, used + 4))
+init_checkpoint(Path(sys.argv[2]) / "model", SMALLEST, "int4", 0, shard_bytes=1)
+"""
+
+
+def test_writing_many_shards_takes_few_descriptors(tmp_path: Path) -> None:
+    here = str(DATA.parent / "checkpoint")
+    command = [sys.executable, "-c", FEW_DESCRIPTORS, here, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert len(open_checkpoint(tmp_path / "model").shards) > 20

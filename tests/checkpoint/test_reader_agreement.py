@@ -9,7 +9,9 @@ from collections import Counter
 import fuzz_readers
 import pytest
 from fuzz_readers import MODELS, compare, kind_of, native_refusal, python_refusal
-from model_file_mutations import CHANGES, mutated, render, valid_case, valid_file
+from model_file_mutations import CHANGES, LAYOUTS, mutated, render, valid_case, valid_file
+
+from mobilemoe.checkpoint.header import header_limit
 
 
 @pytest.mark.parametrize("model", range(len(MODELS)))
@@ -65,3 +67,35 @@ def test_a_recorded_run_says_what_it_did(tmp_path, monkeypatch, capsys):
     assert record["accepted_by_both"] + record["refused_by_both"] == 50
     assert record["machine"]["cpu"] and record["versions"]["numpy"]
     assert json.loads(capsys.readouterr().out)["inputs"] == 50
+
+
+@pytest.mark.parametrize(
+    ("metadata", "accepted"),
+    [
+        ('{"a":"' + "x" * 1_000_000 + '"}', True),
+        ('{"a":"' + "x" * 2_000_000 + '"}', False),
+        ('{"a":"' + "," * 30_000 + '"}', True),
+        ("{" + ",".join(f'"{i}":""' for i in range(30_000)) + "}", True),
+    ],
+    ids=["a megabyte", "two megabytes", "commas", "pairs"],
+)
+def test_both_have_the_same_limits_for_metadata(metadata, accepted, tmp_path):
+    for model in range(len(MODELS)):
+        file = valid_file(model)
+        file.members.append(f'"__metadata__":{metadata}')
+        contents = [render(file)]
+        assert (native_refusal(model, contents) is None) == accepted
+        assert (python_refusal(model, contents, tmp_path) is None) == accepted
+
+
+def test_both_draw_the_line_at_the_same_byte(tmp_path):
+    for model, layout in enumerate(LAYOUTS):
+        base = valid_file(model)
+        length = int.from_bytes(render(base)[:8], "little")
+        for spare in (-1, 0, 1):
+            file = valid_file(model)
+            file.padding = " " * (header_limit(layout) - length - len(base.padding) + spare)
+            contents = [render(file)]
+            assert int.from_bytes(contents[0][:8], "little") == header_limit(layout) + spare
+            assert (native_refusal(model, contents) is None) == (spare <= 0)
+            assert (python_refusal(model, contents, tmp_path) is None) == (spare <= 0)

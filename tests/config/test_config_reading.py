@@ -191,3 +191,18 @@ def test_shapes_that_no_file_can_hold_are_refused(field: str, values: dict[str, 
     released = ModelConfig.preset("S").to_dict()
     with pytest.raises(MobileMoEError, match=field):
         ModelConfig.from_dict(released | values)
+
+
+def test_missing_end_tokens_are_refused_and_never_guessed() -> None:
+    values = NANO.to_dict()
+    del values["eos_token_id"]
+    with pytest.raises(MobileMoEError, match="missing key 'eos_token_id'") as caught:
+        ModelConfig.from_dict(values)
+    assert "generation_config.json" in caught.value.hint
+
+
+def test_a_missing_bos_is_that_of_the_released_tokenizer() -> None:
+    for config, expected in ((ModelConfig.preset("S"), 128_000), (NANO, 0)):
+        values = config.to_dict()
+        del values["bos_token_id"]
+        assert ModelConfig.from_dict(values).bos_token_id == expected

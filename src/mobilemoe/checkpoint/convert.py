@@ -3,38 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import sqrt
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from mobilemoe.checkpoint.companions import read_companions
 from mobilemoe.checkpoint.folder import Checkpoint, read_blocks, row_blocks
-from mobilemoe.checkpoint.layout import stored_tensors
+from mobilemoe.checkpoint.layout import StoredTensor, file_layout, stored_tensors
 from mobilemoe.checkpoint.tensor_file import Tensors
 from mobilemoe.checkpoint.tensor_writer import Progress, no_progress
-from mobilemoe.checkpoint.text_files import read_json_object, read_text
+from mobilemoe.checkpoint.text_files import read_json_object
 from mobilemoe.checkpoint.write import Piece, config_values, encode_weight, write_pieces
 from mobilemoe.errors import MobileMoEError
 from mobilemoe.quant.int4 import dequantize, unpack
 from mobilemoe.weights import Weight, WeightFormat
 
 Float32 = npt.NDArray[np.float32]
-
-TEXT_LIMIT = 100_000_000
-# Files that go along unchanged: what the tokenizer, the chat format and a licence need.
-COMPANIONS = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "generation_config.json",
-    "LICENSE",
-    "LICENSE.txt",
-    "LICENSE.md",
-    "USE_POLICY.md",
-)
 
 
 @dataclass(frozen=True)
@@ -100,14 +87,21 @@ class _Converter:
             yield piece
 
     def _copies(self, weight: Weight) -> Iterator[Piece]:
-        """Yield the stored bits; only a BF16 file's router may need another dtype."""
-        stored = stored_tensors(weight, self.weight_format)
+        names = [tensor.name for tensor in stored_tensors(weight, self.weight_format)]
         for start, stop in row_blocks(weight):
-            piece = tuple(self.tensors.rows(tensor.name, start, stop) for tensor in stored)
-            if all(self.tensors.dtype(tensor.name) == tensor.dtypes[0] for tensor in stored):
-                yield piece
-            else:
-                yield encode_weight(weight, piece[0].astype(np.float32), self.weight_format)
+            yield tuple(self.tensors.rows(name, start, stop) for name in names)
+
+    def layout(self) -> tuple[StoredTensor, ...]:
+        """Return the layout of the result; a copy keeps the dtype of a float32 router."""
+        layout = file_layout(self.source.config, self.weight_format)
+        if self.weight_format != self.source.weight_format:
+            return layout
+        return tuple(_as_stored(tensor, self.tensors) for tensor in layout)
+
+
+def _as_stored(tensor: StoredTensor, tensors: Tensors) -> StoredTensor:
+    found = next(dtype for dtype in tensor.dtypes if dtype == tensors.dtype(tensor.name))
+    return replace(tensor, dtypes=(found,))
 
 
 def convert_checkpoint(
@@ -126,16 +120,13 @@ def convert_checkpoint(
 
     Raises:
         CheckpointError: if the source is damaged; MobileMoEError: if the disk refuses or
-            `folder` is the source itself. What was at `folder` stays then.
+            `folder` is, or holds, the source. What was at `folder` stays then.
     """
-    if folder.resolve() == source.folder.resolve():
-        raise MobileMoEError(
-            f"{folder} is the source itself", hint="give another folder for the result"
-        )
+    _check_apart(source, folder)
     tensors = source.tensors()
     converter = _Converter(source, tensors, weight_format)
     values = config_values(read_json_object(source.folder / "config.json"), weight_format)
-    texts = _companions(source.folder)
+    texts = read_companions(source.folder)
     written = write_pieces(
         folder,
         source.config,
@@ -145,6 +136,7 @@ def convert_checkpoint(
         texts,
         shard_bytes,
         progress,
+        converter.layout(),
     )
     return _report(written, converter.tallies, tensors.tensor_bytes)
 
@@ -159,7 +151,7 @@ def _report(written: Checkpoint, tallies: Mapping[str, _Tally], before: int) -> 
     changed = [tallies[error.name] for error in errors]
     changed = [tallies[error.name] for error in errors]
     total = _Tally(sum(t.error for t in changed), sum(t.value for t in changed))
-    after = written.config.weight_bytes(written.weight_format)
+    after = written.tensors().tensor_bytes
     return Conversion(written, errors, len(weights) - len(errors), total.relative, before, after)
 
 
@@ -172,9 +164,12 @@ def _decode(piece: Piece) -> Float32:
     return piece[0]
 
 
-def _companions(folder: Path) -> dict[str, bytes]:
-    return {
-        name: read_text(folder / name, TEXT_LIMIT)
-        for name in COMPANIONS
-        if (folder / name).is_file()
-    }
+def _check_apart(source: Checkpoint, folder: Path) -> None:
+    """Refuse a result that would replace its own source, or the files that it links to."""
+    target = folder.resolve()
+    for path in (source.folder, *source.shards):
+        if path.resolve().is_relative_to(target):
+            raise MobileMoEError(
+                f"{folder} is the source itself, or holds it: {path}",
+                hint="give another folder for the result",
+            )

@@ -21,8 +21,11 @@ from mobilemoe.errors import CheckpointError
 
 PREFIX_BYTES = 8
 FORMAT_LIMIT = 100_000_000  # the container format's own cap
-METADATA_BYTES = 1 << 20  # what a header may hold besides the entries of its tensors
-SPARE_ENTRIES = 1000  # unexpected ones up to this number are named, more are only counted
+# The longest header: twice its entries (a name and this much), and metadata of this size. The
+# native reader has the same numbers (native/safetensors.cc).
+ENTRY_BYTES, METADATA_BYTES = 160, 1 << 20
+COUNTED_ABOVE = 2 << 20  # bytes; shorter headers cost little to parse, whatever they hold
+SPARE_ENTRIES = 1000
 NUMPY_DTYPES: Mapping[str, type[np.generic]] = {
     "U8": np.uint8,
     "F16": np.float16,
@@ -60,7 +63,8 @@ def encode_header(layout: Iterable[StoredTensor]) -> bytes:
 
 def header_limit(layout: Iterable[StoredTensor]) -> int:
     """Return the longest header that a file with (part of) `layout` may have."""
-    return min(FORMAT_LIMIT, 2 * len(encode_header(layout)) + METADATA_BYTES)
+    entries = sum(len(tensor.name) + ENTRY_BYTES for tensor in layout)
+    return min(FORMAT_LIMIT, 2 * entries + METADATA_BYTES)
 
 
 def header_length(prefix: bytes, file_size: int, limit: int, path: Path) -> int:
@@ -77,7 +81,7 @@ def header_length(prefix: bytes, file_size: int, limit: int, path: Path) -> int:
     if length > limit:
         raise CheckpointError(
             f"{path}: header says {length} bytes; allowed: {limit} for the tensors of its config",
-            hint=HINT,
+            hint="it is damaged, belongs to another config, or has metadata of over a megabyte",
         )
     return length
 
@@ -85,8 +89,8 @@ def header_length(prefix: bytes, file_size: int, limit: int, path: Path) -> int:
 def parse_header(text: bytes, file_size: int, tensors: int, path: Path) -> dict[str, Entry]:
     """Return the entries of a header whose tensors cover the rest of the file exactly.
 
-    `tensors` is the number that the model has at most: more than that and `SPARE_ENTRIES` are
-    not even parsed. Order is that of the header.
+    `tensors` is the number that the model has at most: a very long header with far more entries
+    is not even parsed. Order is that of the header.
 
     Raises:
         CheckpointError: naming the tensor and what is wrong with it.
@@ -102,6 +106,8 @@ def parse_header(text: bytes, file_size: int, tensors: int, path: Path) -> dict[
 
 def _check_amount(text: bytes, tensors: int, path: Path) -> None:
     """Count brackets and commas: what a parser would turn into objects, without parsing."""
+    if len(text) <= COUNTED_ABOVE:
+        return
     objects = 2 * tensors + SPARE_ENTRIES
     if text.count(b"{") > objects or text.count(b",") > 16 * objects:
         raise CheckpointError(

@@ -7,6 +7,7 @@ meanwhile is an error here, where touching a map would be a bus error.
 
 from __future__ import annotations
 
+import errno
 import os
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,6 +35,13 @@ from mobilemoe.checkpoint.text_files import open_regular
 from mobilemoe.errors import CheckpointError
 
 READ_BYTES = 1 << 24  # per system call
+HINTS = {
+    errno.ENOENT: "is the download complete?",
+    errno.EACCES: "check its permissions",
+    errno.EPERM: "check its permissions",
+    errno.EMFILE: "allow more open files (`ulimit -n`), or convert it to fewer shards",
+    errno.ENFILE: "close other programs: the system has no open file left",
+}
 
 
 class TensorFile:
@@ -53,7 +61,8 @@ class TensorFile:
             prefix = os.pread(self._descriptor, PREFIX_BYTES, 0)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise CheckpointError(f"cannot read {path}: {reason}", hint=HINT) from error
+            hint = HINTS.get(error.errno or 0, "see that its disk and its folder are well")
+            raise CheckpointError(f"cannot read {path}: {reason}", hint=hint) from error
         self.header_bytes = header_length(prefix, self.file_bytes, header_limit(layout), path)
         text = self._read_bytes(PREFIX_BYTES, self.header_bytes).tobytes()
         self.entries: Mapping[str, Entry] = MappingProxyType(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -26,17 +25,47 @@ def no_progress(done: int, total: int) -> None:
     """Show nothing."""
 
 
-@dataclass
-class _Place:
-    """Where the next bytes of one tensor go."""
+class _OpenFile:
+    """One safetensors file while its tensors come in."""
 
-    file: BinaryIO
-    position: int
-    stop: int
+    def __init__(self, path: Path, group: tuple[StoredTensor, ...]) -> None:
+        header = encode_header(group)
+        self._positions: dict[str, int] = {}
+        self._stops: dict[str, int] = {}
+        position = len(header)
+        for tensor in group:
+            self._positions[tensor.name] = position
+            position += tensor.nbytes
+            self._stops[tensor.name] = position
+        self._file: BinaryIO = path.open("wb", buffering=0)
+        try:
+            _write_all(self._file, memoryview(header))
+        except BaseException:
+            self._file.close()
+            raise
+
+    def append(self, name: str, data: memoryview) -> None:
+        """Write the next bytes of tensor `name`."""
+        position = self._positions[name]
+        assert position + len(data) <= self._stops[name], name
+        self._file.seek(position)
+        _write_all(self._file, data)
+        self._positions[name] = position + len(data)
+
+    @property
+    def missing(self) -> list[str]:
+        """The tensors that are not complete."""
+        return [name for name, stop in self._stops.items() if self._positions[name] != stop]
+
+    def close(self, sync: bool) -> None:
+        """Close the file; with `sync` its content is on the disk then."""
+        with self._file:
+            if sync:
+                os.fsync(self._file.fileno())
 
 
 class TensorWriter:
-    """Fills the tensors of a layout, each from its beginning, in any order of tensors.
+    """Fills the tensors of a layout, each from its beginning; files are opened as they come.
 
     Files are complete and on the disk (fsync) when the `with` block ends without an error; the
     folder is meant to be a temporary one that is renamed afterwards (`atomic_folder`).
@@ -49,24 +78,22 @@ class TensorWriter:
         shard_bytes: int | None = None,
         progress: Progress = no_progress,
     ) -> None:
-        """Write the headers.
+        """Plan the files.
 
         Raises:
-            MobileMoEError: if the disk has less room than the files need.
-            OSError: if the disk refuses.
+            MobileMoEError: if the disk has less room than they need.
         """
         self._folder = folder
         self._groups = split_layout(layout, shard_bytes)
+        self._homes = {t.name: file for file, group in self._groups.items() for t in group}
         self._total = sum(t.nbytes for group in self._groups.values() for t in group)
         self._done = 0
         self._progress = progress
-        self._files: list[BinaryIO] = []
-        self._places: dict[str, _Place] = {}
+        self._open: dict[str, _OpenFile] = {}
+        self._finished: set[str] = set()
         _check_room(folder, self._total)
 
     def __enter__(self) -> TensorWriter:
-        for name, group in self._groups.items():
-            self._begin(self._folder / name, group)
         return self
 
     def __exit__(
@@ -75,41 +102,30 @@ class TensorWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            for file in self._files:
-                file.close()
+        for file in self._open.values():
+            file.close(sync=False)
+        if kind is None:
+            unfinished = set(self._groups) - self._finished
+            assert not unfinished, unfinished
+            if len(self._groups) > 1:
+                atomic_write(self._folder / INDEX_FILE, encode_index(self._groups))
 
     def append(self, name: str, values: npt.NDArray[Any]) -> None:
-        """Write the next values of tensor `name`, of the dtype that the layout says."""
-        place = self._places[name]
+        """Write the next values of tensor `name`, of the dtype that the layout says.
+
+        Raises:
+            OSError: if the disk refuses.
+        """
+        home = self._homes[name]
+        if home not in self._open:
+            self._open[home] = _OpenFile(self._folder / home, self._groups[home])
         data = np.ascontiguousarray(values).data.cast("B")
-        assert place.position + len(data) <= place.stop, name
-        place.file.seek(place.position)
-        _write_all(place.file, data)
-        place.position += len(data)
+        self._open[home].append(name, data)
+        if not self._open[home].missing:
+            self._open.pop(home).close(sync=True)
+            self._finished.add(home)
         self._done += len(data)
         self._progress(self._done, self._total)
-
-    def _begin(self, path: Path, group: tuple[StoredTensor, ...]) -> None:
-        file: BinaryIO = path.open("wb", buffering=0)
-        self._files.append(file)
-        header = encode_header(group)
-        _write_all(file, memoryview(header))
-        position = len(header)
-        for tensor in group:
-            self._places[tensor.name] = _Place(file, position, position + tensor.nbytes)
-            position += tensor.nbytes
-
-    def _finish(self) -> None:
-        incomplete = [name for name, p in self._places.items() if p.position != p.stop]
-        assert not incomplete, incomplete
-        for file in self._files:
-            os.fsync(file.fileno())
-        if len(self._groups) > 1:
-            atomic_write(self._folder / INDEX_FILE, encode_index(self._groups))
 
 
 def _write_all(file: BinaryIO, data: memoryview) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,18 @@ import numpy.typing as npt
 
 from mobilemoe.atomic import atomic_folder, atomic_write
 from mobilemoe.checkpoint.chat import CHAT_TEMPLATE
+from mobilemoe.checkpoint.companions import check_replaceable
+from mobilemoe.checkpoint.config_file import CONFIG_FILE
 from mobilemoe.checkpoint.folder import Checkpoint, row_blocks
-from mobilemoe.checkpoint.layout import QUANTIZATION_BLOCK, file_layout, stored_tensors
+from mobilemoe.checkpoint.layout import (
+    QUANTIZATION_BLOCK,
+    StoredTensor,
+    file_layout,
+    stored_tensors,
+)
 from mobilemoe.checkpoint.tensor_writer import Progress, TensorWriter, no_progress
 from mobilemoe.config import ModelConfig
-from mobilemoe.errors import CheckpointError, MobileMoEError
+from mobilemoe.errors import MobileMoEError
 from mobilemoe.quant.int4 import pack, quantize, round_bf16
 from mobilemoe.weights import QUANTIZED_KINDS, Weight, WeightFormat
 
@@ -61,26 +68,27 @@ def write_pieces(
     texts: Mapping[str, bytes],
     shard_bytes: int | None = None,
     progress: Progress = no_progress,
+    layout: Sequence[StoredTensor] = (),
 ) -> Checkpoint:
     """Write a folder from pieces, so that no weight is ever whole in memory.
 
     `pieces(weight)` yields the rows of the weight's stored tensors (`encode_weight` makes
     them); `values` is config.json; `texts` are further files by name. Weights are split into
-    files of at most `shard_bytes`.
+    files of at most `shard_bytes`. `layout` is that of the format unless it says otherwise.
 
     Raises:
         MobileMoEError: if the disk refuses or is too small, or `folder` holds something else.
     """
     check_replaceable(folder)
-    with atomic_folder(folder) as temporary:
-        layout = file_layout(config, weight_format)
+    with atomic_folder(folder, last=CONFIG_FILE) as temporary:
+        layout = layout or file_layout(config, weight_format)
         with TensorWriter(temporary, layout, shard_bytes, progress) as writer:
             for weight in config.weights():
                 names = [tensor.name for tensor in stored_tensors(weight, weight_format)]
                 for piece in pieces(weight):
                     for name, stored in zip(names, piece, strict=True):
                         writer.append(name, stored)
-        atomic_write(temporary / "config.json", json.dumps(values, indent=1) + "\n")
+        atomic_write(temporary / CONFIG_FILE, json.dumps(values, indent=1) + "\n")
         for name, text in texts.items():
             atomic_write(temporary / name, text)
     return Checkpoint(folder, config, weight_format)
@@ -127,16 +135,3 @@ def tokenizer_texts(tokenizer_json: str | None, chat: bool) -> dict[str, bytes]:
         "tokenizer.json": tokenizer_json.encode(),
         "tokenizer_config.json": (json.dumps(settings, indent=1) + "\n").encode(),
     }
-
-
-def check_replaceable(folder: Path) -> None:
-    """Refuse a folder that holds files and is no checkpoint.
-
-    Raises:
-        CheckpointError: saying so.
-    """
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").exists():
-        raise CheckpointError(
-            f"{folder} holds files and is no checkpoint; it would be replaced as a whole",
-            hint="give a new folder, or one that holds a checkpoint",
-        )
