@@ -180,8 +180,8 @@ ModelWeights take_model(TensorTaker& file, const Config& config) {
 // Throws when the unknown tensor is one of the same model in the other format.
 void explain(const UnknownTensor& error, const Config& config, WeightFormat format) {
   const bool bf16 = format == WeightFormat::kBf16;
-  const TensorTable other = expected_tensors(config, bf16 ? WeightFormat::kInt4 : WeightFormat::kBf16);
-  if (!other.tensors().contains(error.name)) return;
+  const WeightFormat other = bf16 ? WeightFormat::kInt4 : WeightFormat::kBf16;
+  if (!expected_tensors(config, other).tensors().contains(error.name)) return;
   throw ModelFileError(error.path + (bf16 ? ": holds INT4 weights where BF16 is expected"
                                           : ": holds BF16 weights where INT4 is expected"),
                        "an INT4 checkpoint has a quantization block in its config.json, a BF16 "

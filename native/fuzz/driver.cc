@@ -1,5 +1,5 @@
 // A fuzzing loop for compilers without libFuzzer: seeded, so the same seed makes the same inputs.
-// It keeps every input that ended in a new way, and mutates those. Understands libFuzzer's
+// It keeps the inputs that ended in a rare way, and mutates those. Understands libFuzzer's
 // -runs=N -max_total_time=SECONDS -seed=N -artifact_prefix=PATH, or names of files to run once.
 #include <signal.h>
 #include <unistd.h>
@@ -55,7 +55,8 @@ std::string artifact;
 
 void save_current() {
   std::ofstream(artifact, std::ios::binary)
-      .write(reinterpret_cast<const char*>(current.data()), static_cast<std::streamsize>(current.size()));
+      .write(reinterpret_cast<const char*>(current.data()),
+             static_cast<std::streamsize>(current.size()));
   std::fprintf(stderr, "input written to %s\n", artifact.c_str());
 }
 
@@ -100,7 +101,8 @@ class Loop {
     ::alarm(0);
     ++inputs_;
     accepted_ += outcome == "accepted";
-    if (outcomes_[kind_of(outcome)]++ < 8 && corpus_.size() < kMaxCorpus) corpus_.push_back(current);
+    const bool rare = outcomes_[kind_of(outcome)]++ < 8;
+    if (rare && corpus_.size() < kMaxCorpus) corpus_.push_back(current);
   }
 
   void report(double seconds) const {

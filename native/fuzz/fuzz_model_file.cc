@@ -1,5 +1,6 @@
-// The target: any bytes are read as a model's files. They are refused with one short ModelFileError,
-// or every byte of every tensor lies in exactly one place of the files and may be touched.
+// The target: any bytes are read as a model's files. They are refused with one short
+// ModelFileError, or every byte of every tensor lies in exactly one place of the files and may be
+// touched.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -137,7 +138,9 @@ std::string run(const uint8_t* data, size_t size) {
   std::vector<Block> blocks;
   std::vector<MemoryFile> files;
   for (const std::string& content : input.files) blocks.emplace_back(content);
-  for (const Block& block : blocks) files.emplace_back("file", std::span(block.bytes.get(), block.size));
+  for (const Block& block : blocks) {
+    files.emplace_back("file", std::span<const uint8_t>(block.bytes.get(), block.size));
+  }
   std::vector<ModelFile*> all;
   for (MemoryFile& file : files) all.push_back(&file);
   try {

@@ -34,11 +34,13 @@ std::vector<Variant> make_variants() {
   dense.tie_word_embeddings = false;
   Config bare = moe;
   bare.intermediate_size_mlp = 0;
-  return {{moe, WeightFormat::kInt4},
-          {interleaved, WeightFormat::kInt4},
-          {dense, WeightFormat::kInt4},
-          {bare, WeightFormat::kBf16},
-          {dense, WeightFormat::kBf16}};
+  std::vector<Variant> all = {{moe, WeightFormat::kInt4},
+                              {interleaved, WeightFormat::kInt4},
+                              {dense, WeightFormat::kInt4},
+                              {bare, WeightFormat::kBf16},
+                              {dense, WeightFormat::kBf16}};
+  for (const Variant& variant : all) check_config(variant.config);
+  return all;
 }
 
 int64_t bytes_of(const Tensor& tensor) {
@@ -50,7 +52,9 @@ int64_t bytes_of(const Tensor& tensor) {
 
 std::string entry_of(const std::string& name, const Tensor& tensor, int64_t begin) {
   std::string shape;
-  for (const int64_t size : tensor.shape) shape += (shape.empty() ? "" : ",") + std::to_string(size);
+  for (const int64_t size : tensor.shape) {
+    shape += (shape.empty() ? "" : ",") + std::to_string(size);
+  }
   return "\"" + name + "\":{\"dtype\":\"" + tensor.dtypes.front() + "\",\"shape\":[" + shape +
          "],\"data_offsets\":[" + std::to_string(begin) + "," +
          std::to_string(begin + bytes_of(tensor)) + "]}";

@@ -21,7 +21,8 @@ constexpr std::array kNumbers = {
 constexpr std::array kStrings = {
     "U8",    "I8",    "F16",          "BF16",          "F32",           "F64",
     "bf16",  "",      "dtype",        "shape",         "data_offsets",  "__metadata__",
-    "lm_head.weight", "model.norm.weight", "model.embed_tokens.weight", "model.embed_tokens.qweight",
+    "lm_head.weight", "model.norm.weight", "model.embed_tokens.weight",
+    "model.embed_tokens.qweight",
     "\\u0000", "\\ud83d\\ude00", "\\ud800", "\\udc00", "\\u00e9", "\\uD7FF", "\\x", "\\", "\xff",
     "\xc3\xa9", "\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe2\x82", "\x1f", "\x7f"};
 constexpr std::array kMetadata = {
@@ -161,7 +162,8 @@ void shift_offsets(Parts& parts, Random& random) {
   const std::string* one = any_member(parts, random);
   if (one == nullptr) return;
   const auto from = offsets_of(*one);
-  const uint64_t step = random.one_in(2) ? 1 + random.below(64) : uint64_t{0} - 1 - random.below(64);
+  const uint64_t far = 1 + random.below(64);
+  const uint64_t step = random.one_in(2) ? far : uint64_t{0} - far;
   const bool all = random.one_in(2);
   if (!from) return;
   for (std::string& member : parts.members) {
@@ -169,7 +171,7 @@ void shift_offsets(Parts& parts, Random& random) {
     if (!offsets || (&member != one && !(all && offsets->first >= from->first))) continue;
     set_offsets(member, {offsets->first + step, offsets->second + step});
   }
-  if (all && step < 64 && random.one_in(2)) {
+  if (all && step == far && random.one_in(2)) {
     parts.data.insert(std::min<size_t>(from->first, parts.data.size()), step, '\1');
   }
 }
@@ -192,8 +194,8 @@ void resize_data(Parts& parts, uint64_t at, int64_t more) {
 // The offsets of a member whose bytes are there.
 std::optional<Offsets> held_offsets(const Parts& parts, const std::string* member) {
   const auto offsets = member == nullptr ? std::nullopt : offsets_of(*member);
-  const bool held = offsets && offsets->first < offsets->second && offsets->second <= parts.data.size();
-  return held ? offsets : std::nullopt;
+  if (!offsets || offsets->first >= offsets->second) return std::nullopt;
+  return offsets->second <= parts.data.size() ? offsets : std::nullopt;
 }
 
 // One tensor lies over others, whose data close up, so that the end still fits.
@@ -310,8 +312,8 @@ void split_file(Input& input, Random& random) {
   if (!parts || input.files.size() > 2) return;
   Parts halves[2];
   for (const std::string& member : parts->members) {
-    const auto offsets = offsets_of(member);
-    if (!offsets || offsets->first > offsets->second || offsets->second > parts->data.size()) return;
+    const auto offsets = held_offsets(*parts, &member);
+    if (!offsets) return;
     Parts& half = halves[random.below(2)];
     const uint64_t size = offsets->second - offsets->first, begin = half.data.size();
     half.members.push_back(member);
