@@ -105,6 +105,20 @@ def test_ctrl_c_is_status_130_without_a_traceback(chat_model: Path) -> None:
     assert err == b"\ninterrupted\n"
 
 
+def test_bytes_that_are_no_text_are_one_error(chat_model: Path) -> None:
+    """As `tokenize` says it; without an encoding for stdin the model itself refuses the bytes."""
+    done = subprocess.run(
+        [COMMAND, "chat", str(chat_model)],
+        input=b"hi\xff\n",
+        env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(b"error: stdin is not UTF-8: ")
+    assert done.stderr.endswith(b"\nhint: convert it, with iconv for example\n")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
 def test_a_terminal_gets_a_prompt_and_ctrl_d_ends_it(chat_model: Path) -> None:
     leader, follower = os.openpty()

@@ -60,6 +60,8 @@ def test_every_verb_has_a_worked_example(run: Run, verb: str) -> None:
         ("generate", "folder", "--prompt", "x", "--max-new-tokens", "0"),
         ("generate", "folder", "--prompt", "x", "--activations", "int4"),
         ("chat", "folder", "--temperature", "-1"),
+        ("init", "--preset", "Q", "out"),
+        ("verify", "folder", "--tokens", "513"),
     ],
 )
 def test_wrong_usage_is_status_2_with_clean_stdout(run: Run, arguments: tuple[str, ...]) -> None:
@@ -69,6 +71,15 @@ def test_wrong_usage_is_status_2_with_clean_stdout(run: Run, arguments: tuple[st
     assert "Traceback" not in done.stderr
     if arguments:
         assert done.stdout == ""
+
+
+def test_an_unknown_preset_is_told_the_names(run: Run, tmp_path: Path) -> None:
+    done = run("init", "--preset", "Q", tmp_path / "out")
+    assert done.returncode == 2
+    words = " ".join(done.stderr.split())
+    assert "no preset called 'Q'; allowed: " in words
+    assert "nano" in words and "S" in words
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

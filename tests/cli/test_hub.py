@@ -80,6 +80,13 @@ def test_without_a_token_the_message_says_what_to_do(
     assert "HF_TOKEN" in done.stderr.splitlines()[-1]
 
 
+def test_verify_takes_a_source_of_the_hub(run: Run, access: dict[str, str], tmp_path: Path) -> None:
+    """This one has the wrong weights for it, which shows that it was fetched and read."""
+    done = run("verify", MODEL, "--source", MODEL, "--quick", **access)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the source holds int4 weights; allowed: bf16" in done.stderr
+
+
 def test_a_revision_that_is_not_there(run: Run, access: dict[str, str]) -> None:
     done = run("info", f"{MODEL}@v9", **access)
     assert done.returncode == 1

@@ -6,9 +6,16 @@ import json
 import shutil
 from pathlib import Path
 
+from mobilemoe.cli.verify import MAX_TOKENS
+from mobilemoe.verify import run as run_room
+
 from .conftest import Run
 
 DATA = Path(__file__).parents[1] / "data"
+
+
+def test_the_help_states_the_same_limit_as_the_check() -> None:
+    assert MAX_TOKENS == run_room.MAX_TOKENS
 
 
 def test_the_receipt_reads_from_top_to_verdict(run: Run) -> None:

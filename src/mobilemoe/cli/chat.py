@@ -21,6 +21,7 @@ from mobilemoe.cli.sampling import (
     TopK,
     TopP,
 )
+from mobilemoe.cli.stdin import not_utf8
 from mobilemoe.errors import MobileMoEError
 
 CHAT_EXAMPLES = (
@@ -100,7 +101,11 @@ def recent(messages: list[Message], fits: Callable[[list[Message]], bool]) -> li
 
 
 def _lines(interactive: bool) -> Iterator[str]:
-    """Yield what the user types, without blank lines, until Ctrl-D or the end of a pipe."""
+    """Yield what the user types, without blank lines, until Ctrl-D or the end of a pipe.
+
+    Raises:
+        MobileMoEError: if it is not UTF-8.
+    """
     while True:
         try:
             line = input("> " if interactive else "").strip()
@@ -108,5 +113,7 @@ def _lines(interactive: bool) -> Iterator[str]:
             if interactive:
                 print()
             return
+        except UnicodeDecodeError as error:
+            raise not_utf8(error) from error
         if line:
             yield line

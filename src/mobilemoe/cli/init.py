@@ -13,6 +13,7 @@ from mobilemoe.cli.progress import byte_progress
 from mobilemoe.cli.units import amount, count
 from mobilemoe.cli.weight_files import SHARD_SIZE, Format, FormatOption, ShardSize
 from mobilemoe.config import ModelConfig
+from mobilemoe.errors import MobileMoEError
 
 if TYPE_CHECKING:
     from mobilemoe.checkpoint import Checkpoint
@@ -24,9 +25,21 @@ INIT_EXAMPLES = (
 )
 
 
+def _known_preset(name: str) -> str:
+    """Return `name`; refuse one that is no preset as wrong usage, with the names there are."""
+    try:
+        ModelConfig.preset(name)
+    except MobileMoEError as error:
+        raise typer.BadParameter(error.message) from error
+    return name
+
+
 def init(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the new checkpoint.")],
-    preset: Annotated[str, typer.Option(help="Shape: S, M, L, nano, ... (`mobilemoe info`).")],
+    preset: Annotated[
+        str,
+        typer.Option(callback=_known_preset, help="Shape: S, M, L, nano, ... (`mobilemoe info`)."),
+    ],
     weight_format: FormatOption = Format.int4,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
     dense_twin: Annotated[

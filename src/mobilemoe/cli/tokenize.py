@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mobilemoe.cli.output import JsonOption, print_json, print_table
+from mobilemoe.cli.stdin import not_utf8
 from mobilemoe.errors import MobileMoEError
 
 if TYPE_CHECKING:
@@ -101,9 +102,7 @@ def _stdin() -> str:
     try:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as error:
-        raise MobileMoEError(
-            f"stdin is not UTF-8: {error}", hint="convert it, with iconv for example"
-        ) from error
+        raise not_utf8(error) from error
 
 
 HEADER = ("", "id", "token", "kind", "bytes")

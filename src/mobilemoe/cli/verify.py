@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,17 +17,21 @@ VERIFY_EXAMPLES = (
     "  mobilemoe verify path/to/checkpoint --quick --json"
 )
 FAILED = 1
+MAX_TOKENS = 512  # as the verify room allows; it is not imported for a help text
 
 
 def verify(
     path: Annotated[str, typer.Argument(metavar="PATH", help="A checkpoint folder or a hub id.")],
     source: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="BF16_PATH", help="The float weights that an INT4 file was rounded from."
+            metavar="BF16_PATH",
+            help="The float weights that an INT4 file was rounded from: a folder or a hub id.",
         ),
     ] = None,
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens that all columns compute.")] = 32,
+    tokens: Annotated[
+        int, typer.Option(min=1, max=MAX_TOKENS, help="Tokens that all columns compute.")
+    ] = 32,
     seed: Annotated[int, typer.Option(min=0, help="Of random ids, without a tokenizer.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Leave the parity section out.")] = False,
     as_json: JsonOption = False,
