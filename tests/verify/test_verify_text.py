@@ -53,6 +53,18 @@ def test_ids_outside_the_vocabulary_fail(tmp_path):
     assert found["ids"] == "fail"
 
 
+@pytest.mark.parametrize("place", ["vocabulary", "added token"])
+def test_an_id_beyond_a_hole_fails(tmp_path, place):
+    """The first id outside the embedding has no token, and no text needs the one after it."""
+    values = json.loads(byte_tokenizer())
+    values["model"]["vocab"]["far"] = 500
+    if place == "added token":
+        flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+        values["added_tokens"].append({"id": 500, "content": "far", "special": True, **flags})
+    found = {check.name: check for check in text_checks(write(tmp_path, json.dumps(values)))}
+    assert (found["ids"].status, found["ids"].data["largest"]) == ("fail", 500)
+
+
 def test_a_tokenizer_that_changes_text_fails(tmp_path):
     broken = json.loads(byte_tokenizer())
     broken["normalizer"] = {"type": "Lowercase"}

@@ -92,6 +92,11 @@ class Tokenizer:
         count: int = self._backend.get_vocab_size()
         return count
 
+    @property
+    def largest_id(self) -> int:
+        """The largest id that has a token, added tokens included; -1 without any token."""
+        return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1)
+
     def encode(
         self, text: str, add_bos: bool = True, special_tokens_in_text: bool = True
     ) -> list[int]:
