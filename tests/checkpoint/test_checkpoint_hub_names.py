@@ -12,8 +12,15 @@ from huggingface_hub.utils import validate_repo_id
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobilemoe.checkpoint.hub import TokenStatus, cached_sha256, is_hub_id, split_revision
+from mobilemoe.checkpoint.hub import (
+    TokenStatus,
+    cached_sha256,
+    check_token,
+    is_hub_id,
+    split_revision,
+)
 from mobilemoe.checkpoint.hub import token_status as status_of_token
+from mobilemoe.errors import CheckpointError
 
 SHA = "0123456789abcdef" * 4
 OTHER = "fedcba9876543210" * 4
@@ -183,6 +190,14 @@ def test_a_token_that_is_not_to_be_sent(token_file, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_new")
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
     assert status_of_token() == TokenStatus("environment", "HF_TOKEN", sent=False)
+
+
+@pytest.mark.parametrize("token", ["hf_a b", "hf_\x7f", "hf_\u00e9", "hf_\t1"])
+def test_a_malformed_token_is_known_by_the_rule_that_refuses_it(token_file, monkeypatch, token):
+    monkeypatch.setenv("HF_TOKEN", token)
+    assert status_of_token() == TokenStatus("environment", "HF_TOKEN", True, malformed=True)
+    with pytest.raises(CheckpointError, match="token from HF_TOKEN"):
+        check_token()
 
 
 def test_a_token_file_that_is_none(token_file):

@@ -78,7 +78,7 @@ def test_an_unknown_preset_is_told_the_names(run: Run, tmp_path: Path) -> None:
     assert done.returncode == 2
     words = " ".join(done.stderr.split())
     assert "no preset called 'Q'; allowed: " in words
-    assert "nano" in words and "S" in words
+    assert "nano" in words
     assert not (tmp_path / "out").exists()
 
 

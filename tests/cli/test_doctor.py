@@ -112,6 +112,44 @@ def test_a_token_is_found_and_not_shown(run: Run, tmp_path: Path) -> None:
     assert "secret" not in done.stdout
 
 
+def test_a_token_that_no_verb_sends_is_a_warning(run: Run, tmp_path: Path) -> None:
+    done = run("doctor", "--json", HF_HOME=str(tmp_path), HF_TOKEN="hf_secret with a space")
+    assert (done.returncode, done.stderr) == (0, "")
+    document = read(done.stdout)
+    assert document["topics"]["hub"]["token"]["value"] == "malformed"
+    (problem,) = (p for p in document["problems"] if "token" in p["what"])
+    assert problem["severity"] == "warning"
+    assert problem["what"].startswith("the token from HF_TOKEN holds a space")
+    assert "secret" not in done.stdout
+
+
+@pytest.mark.parametrize("home", ["~nobody-of-that-name/x", "circle"])
+def test_a_home_of_the_hub_that_is_none_is_a_warning(run: Run, tmp_path: Path, home: str) -> None:
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    home = home if home.startswith("~") else str(tmp_path / home)
+    done = run("doctor", "--json", HF_HOME=home, HF_TOKEN="hf_x")
+    assert (done.returncode, done.stderr) == (0, "")
+    document = read(done.stdout)
+    assert document["topics"]["disk"]["hub_cache"]["tag"] == "unknown"
+    (problem,) = (p for p in document["problems"] if "HF_HOME" in p["what"])
+    assert problem["severity"] == "warning"
+    assert home in problem["what"]
+    assert run("doctor", HF_HOME=home).returncode == 0
+
+
+@pytest.mark.parametrize("home", ["~nobody-of-that-name/x", "circle"])
+def test_a_home_of_the_hub_that_is_none_is_one_error_of_a_fetch(
+    run: Run, tmp_path: Path, home: str
+) -> None:
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    home = home if home.startswith("~") else str(tmp_path / home)
+    done = run("info", "a/b", HF_HOME=home, HF_HUB_OFFLINE="1")
+    assert (done.returncode, done.stdout) == (1, "")
+    error, hint = done.stderr.splitlines()
+    assert error.startswith(f"error: HF_HOME places the hub's cache at {home}")
+    assert hint.startswith("hint: set HF_HOME")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs an enforced address space limit")
 def test_a_tight_memory_limit_is_named() -> None:
     limited = ["sh", "-c", 'ulimit -v 900000; exec "$@"', "sh"]

@@ -145,6 +145,7 @@ def test_too_little_memory_for_s_is_a_warning(tmp_path, available_kb, paged):
             "permissions of /h/token",
         ),
         (TokenStatus("none", "", False), "none", "gated and need one"),
+        (TokenStatus("file", "/h/token", True, malformed=True), "malformed", "from /h/token"),
     ],
 )
 def test_the_token_is_named_by_its_place(tmp_path, status, value, note):
@@ -167,6 +168,14 @@ def test_free_space_of_a_folder_not_made_yet_is_that_of_its_parent(tmp_path):
     lines = {line.name: line for line in disk_lines(tmp_path / "not", tmp_path)}
     assert lines["hub_cache"].note == "not made yet"
     assert "714 MB (INT4)" in str(lines["download_S"].value)
+
+
+def test_a_cache_without_a_place_is_unknown(tmp_path):
+    status = TokenStatus("none", "", False)
+    lines = {line.name: line for line in (*disk_lines(None, tmp_path), *hub_lines(status, None))}
+    for name in ("hub_cache", "hub_cache_free", "cached_models"):
+        assert (lines[name].tag, lines[name].value) == ("unknown", None), name
+    assert lines["current_folder_free"].tag == "measured"
 
 
 def test_measured_without_a_value_is_unknown():

@@ -21,13 +21,14 @@ from mobilemoe.checkpoint.hub_cache import (
 )
 from mobilemoe.checkpoint.hub_download import RETRY_WAITS, SMALL_FILES, ask, download
 from mobilemoe.checkpoint.hub_errors import Wanted, explain
-from mobilemoe.checkpoint.hub_token import TokenStatus, token_status
+from mobilemoe.checkpoint.hub_token import TokenStatus, check_token, token_status
 from mobilemoe.errors import CheckpointError, MobileMoEError
 
 __all__ = [
     "TokenStatus",
     "cache_root",
     "cached_sha256",
+    "check_token",
     "fetch",
     "is_hub_id",
     "split_revision",

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -17,6 +18,8 @@ from mobilemoe.errors import CheckpointError
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _MAX_LINKS = 8
+# What huggingface_hub reads for the place of its cache, the first that is set.
+_VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME")
 
 
 def is_commit(revision: str) -> bool:
@@ -35,10 +38,22 @@ def cache_root() -> Path:
     """Return the folder of all cached repositories, as HF_HOME and HF_HUB_CACHE say.
 
     Absolute and without links, as in the paths that the library returns.
+
+    Raises:
+        CheckpointError: naming the variable, if it names a home that is not there, links in a
+            circle, or what may not be looked at.
     """
     from huggingface_hub import constants
 
-    return Path(constants.HF_HUB_CACHE).expanduser().resolve()
+    try:
+        return Path(constants.HF_HUB_CACHE).expanduser().resolve()
+    except (OSError, RuntimeError) as error:
+        variable = next((name for name in _VARIABLES if os.environ.get(name)), _VARIABLES[-1])
+        raise CheckpointError(
+            f"{variable} places the hub's cache at {constants.HF_HUB_CACHE}, which cannot be "
+            f"used: {error}",
+            hint=f"set {variable} to a folder that you can write to, or unset it",
+        ) from error
 
 
 def repo_cache(repo_id: str) -> Path:
@@ -86,7 +101,7 @@ def check_space(repo_id: str, needed: int) -> None:
         CheckpointError: with both figures, if they do not fit.
     """
     place = cache_root()
-    while not place.is_dir() and place != place.parent:
+    while not os.path.isdir(place) and place != place.parent:
         place = place.parent
     try:
         free = shutil.disk_usage(place).free

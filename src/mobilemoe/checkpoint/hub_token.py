@@ -20,12 +20,14 @@ class TokenStatus:
     """Where a token was found, and whether huggingface_hub sends it.
 
     `where` is the name of the variable or the path of the file, empty if there is none; `sent`
-    is false without a token and where HF_HUB_DISABLE_IMPLICIT_TOKEN forbids it.
+    is false without a token and where HF_HUB_DISABLE_IMPLICIT_TOKEN forbids it. `malformed`:
+    it holds a character that no header may hold, and `check_token` refuses it.
     """
 
     source: TokenSource
     where: str
     sent: bool
+    malformed: bool = False
 
 
 def token_status() -> TokenStatus:
@@ -33,7 +35,8 @@ def token_status() -> TokenStatus:
     from huggingface_hub import constants
 
     source, where, token = _find_token()
-    return TokenStatus(source, where, bool(token) and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN)
+    sent = bool(token) and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN
+    return TokenStatus(source, where, sent, _is_malformed(token))
 
 
 def check_token() -> None:
@@ -49,7 +52,7 @@ def check_token() -> None:
             f"cannot read the token file {where}",
             hint="check its permissions, or set HF_TOKEN",
         )
-    if not all("!" <= character <= "~" for character in token):
+    if _is_malformed(token):
         raise CheckpointError(
             f"the token from {where} holds a space or a character beyond ASCII",
             hint=f"copy it again from {TOKENS_PAGE}; a token looks like hf_ and letters",
@@ -77,6 +80,10 @@ def _find_token() -> tuple[TokenSource, str, str]:
     except (OSError, ValueError):
         return "unreadable file", str(path), ""
     return ("file", str(path), token) if token else ("none", "", "")
+
+
+def _is_malformed(token: str) -> bool:
+    return not all("!" <= character <= "~" for character in token)
 
 
 def _clean(token: str) -> str:

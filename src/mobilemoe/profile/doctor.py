@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobilemoe.checkpoint.hub import cache_root, token_status
+from mobilemoe.checkpoint.hub import cache_root, check_token, token_status
 from mobilemoe.engine.native import instruction_set, native_module
 from mobilemoe.engine.selftest import SHARED, Check, runnable_kernels, self_test
 from mobilemoe.engine.selftest_cases import Functions
@@ -69,7 +69,7 @@ def examine(
     engine = find_engine(functions)
     plan, limits = thread_plan(root), memory_limits(root)
     fits = what_fits(limits, plan.threads)
-    cache = cache_root()
+    cache = find_cache()
     lines = (
         *processor_lines(root, this_machine().cpu, engine.kernel, engine.kernels),
         *self_test_lines(engine.checks),
@@ -80,8 +80,16 @@ def examine(
         *hub_lines(token_status(), cache),
         *software_lines(engine.compiler),
     )
-    problems = (*engine_problems(engine), *memory_problems(fits, limits))
+    problems = (*engine_problems(engine), *memory_problems(fits, limits), *hub_problems())
     return Report(lines, engine.checks, fits, problems)
+
+
+def find_cache() -> Path | None:
+    """Return the folder of the hub's cache; None if the environment names no usable one."""
+    try:
+        return cache_root()
+    except MobileMoEError:
+        return None  # a problem of its own
 
 
 def find_engine(functions: Functions | None = None) -> Engine:
@@ -111,6 +119,15 @@ def engine_problems(engine: Engine) -> Iterator[Problem]:
             "the engine runs its portable kernels, the slow ones",
             "fast ones exist for x86-64 with AVX2, FMA and F16C; is this build for this CPU?",
         )
+
+
+def hub_problems() -> Iterator[Problem]:
+    """Say what every verb would say before it asks the hub: a bad cache, a bad token."""
+    for required in (cache_root, check_token):
+        try:
+            required()
+        except MobileMoEError as error:
+            yield Problem("warning", error.message, error.hint)
 
 
 def _failure_hint(check: Check, failed: Sequence[Check]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 from collections.abc import Iterator
@@ -19,10 +20,17 @@ WEIGHTS_LICENCE = "FAIR Noncommercial Research License"
 CODE_LICENCE = "Apache-2.0"
 
 
-def disk_lines(cache: Path, folder: Path) -> Iterator[Line]:
-    """Say what is free where models are downloaded and written, and what a download needs."""
-    free = free_bytes(cache)
-    yield measured("disk", "hub_cache", str(cache), "" if cache.exists() else "not made yet")
+def disk_lines(cache: Path | None, folder: Path) -> Iterator[Line]:
+    """Say what is free where models are downloaded and written, and what a download needs.
+
+    `cache` is None where its place cannot be found out.
+    """
+    free = None if cache is None else free_bytes(cache)
+    if cache is None:
+        yield measured("disk", "hub_cache", None, "its place cannot be used")
+    else:
+        made = os.path.exists(cache)  # also where asking is forbidden
+        yield measured("disk", "hub_cache", str(cache), "" if made else "not made yet")
     yield measured("disk", "hub_cache_free", free, unit="B")
     yield measured("disk", "current_folder_free", free_bytes(folder), unit="B")
     for name in DOWNLOADS:
@@ -50,11 +58,11 @@ def free_bytes(path: Path) -> int | None:
     return None
 
 
-def hub_lines(token: TokenStatus, cache: Path) -> Iterator[Line]:
+def hub_lines(token: TokenStatus, cache: Path | None) -> Iterator[Line]:
     """Say whether there is a token (never its value), what is in the cache, and the licences."""
     yield measured("hub", "token", *_token(token))
-    found = ", ".join(cached_models(cache))
-    yield measured("hub", "cached_models", found or "none", "folders of the hub cache")
+    found = None if cache is None else ", ".join(cached_models(cache)) or "none"
+    yield measured("hub", "cached_models", found, "folders of the hub cache")
     yield Line("hub", "licence_weights", WEIGHTS_LICENCE, "policy", "research, no commercial use")
     yield Line("hub", "licence_code", CODE_LICENCE, "policy")
 
@@ -65,6 +73,8 @@ def _token(token: TokenStatus) -> tuple[str, str]:
         return "none", "the released weights are gated and need one"
     if token.source == "unreadable file":
         return "unreadable", f"check the permissions of {token.where}"
+    if token.malformed:
+        return "malformed", f"from {token.where}; it is refused before any request"
     unused = "" if token.sent else "; HF_HUB_DISABLE_IMPLICIT_TOKEN keeps it from being sent"
     return "present", f"from {token.where}{unused}"
 
