@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from checkpoint_support import write_random
 
 from mobilemoe.checkpoint import open_checkpoint
-from mobilemoe.errors import CheckpointError
+from mobilemoe.errors import CheckpointError, MobileMoEError
 
 
 @pytest.fixture
@@ -42,6 +43,46 @@ def test_a_missing_folder(tmp_path):
 
 def test_a_file_in_place_of_the_folder(folder):
     check_refused(folder / "config.json", "no checkpoint folder at")
+
+
+@pytest.mark.parametrize(
+    ("place", "hint"),
+    [
+        ("https://huggingface.co/a/b", "write a/b"),
+        ("https://huggingface.co/a/b/", "write a/b"),
+        ("https://huggingface.co/a/b/tree/v1", "write a/b@v1"),
+        ("https://huggingface.co/a/b/blob/main/config.json", "write a/b@main"),
+        ("http://hf.co/a/b?x=1", "write a/b"),
+        ("hf://a/b", "write a/b"),
+        (Path("https://huggingface.co/a/b"), "write a/b"),
+        ("model/model.safetensors", "it is a file; give its folder model"),
+        ("model/config.json", "it is a file; give its folder model"),
+        (Path("model/config.json"), "it is a file; give its folder model"),
+        ("a/b/", "write a/b for the model of the hub, without a slash at the end"),
+        (Path("a/b"), "give a hub id as text, not as a Path"),
+        (Path("a/b@v1"), "give a hub id as text, not as a Path"),
+        ("model/none", "model/ is a folder here, so this is a path; model/none@main asks the hub"),
+        (Path("model/none"), "model/ is a folder here, so this is a path; model/none@main"),
+        ("https://example.org/a/b", "give a folder with config.json"),
+        ("a/b/c", "give a folder with config.json"),
+        ("none", "give a folder with config.json"),
+    ],
+)
+def test_what_was_meant_is_the_hint(folder, monkeypatch, place, hint):
+    monkeypatch.chdir(folder.parent)
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(place)
+    assert caught.value.message == f"no checkpoint folder at {place}"
+    assert caught.value.hint.startswith(hint)
+    assert hint.startswith("give a folder") == caught.value.hint.startswith("give a folder")
+
+
+def test_a_hub_id_as_a_path_is_told_so_with_a_revision_too(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    with pytest.raises(MobileMoEError, match="give a hub id as text, not as a Path"):
+        open_checkpoint(Path("a/b"), "main")
+    with pytest.raises(MobileMoEError, match="leave the revision out"):
+        open_checkpoint("model", "main")
 
 
 def test_an_empty_folder(tmp_path):

@@ -115,7 +115,7 @@ def test_a_server_that_repeats_the_token_and_writes_to_the_terminal(server, mach
 def test_a_repository_that_is_not_there_or_private(server, machine):
     server.tokens.add("hf_good")
     server.repos[OWNED] = Repo.of(single(), private=True, members={"hf_member"})
-    words = [f"no repository {OWNED}, or it is private", f"there is none at {OWNED}"]
+    words = [f"no repository {OWNED}, or it is private", f"there is no folder {OWNED} here"]
     assert "no token was sent" in machine.expect_error(OWNED, words=words)["message"]
     error = machine.expect_error(OWNED, words=words, HF_TOKEN="hf_good")
     assert "no token" not in error["message"]
@@ -232,6 +232,18 @@ def test_no_network_or_offline_and_nothing_in_the_cache(machine):
     machine.expect_error(OWNED, words=["cannot reach the hub at", NOBODY, empty, "proxy", "folder"])
     machine.expect_error(OWNED, words=["offline mode is on", empty, "unset"], HF_HUB_OFFLINE="1")
     machine.expect_error(OWNED, words=["cannot reach", "127.0.0.1"], HF_ENDPOINT="ftp://127.0.0.1")
+
+
+def test_until_the_hub_answers_every_error_says_that_there_is_no_folder(server, machine):
+    words = [f"; and there is no folder {OWNED} here"]
+    machine.expect_error(OWNED, words=words)
+    machine.expect_error(OWNED, words=words, HF_HUB_OFFLINE="1")
+    machine.expect_error(OWNED, words=words, HF_TOKEN="hf_a b")
+    machine.at(NOBODY).expect_error(OWNED, words=words)
+    machine.expect_error(f"{OWNED}@v1", words=[f"no folder {OWNED}@v1 here"], HF_HUB_OFFLINE="1")
+    server.repos[OWNED] = Repo.of(single(), gated=True)
+    error = machine.expect_error(OWNED, words=["is gated"])
+    assert "no folder" not in error["message"], "the name is that of a repository"
 
 
 def test_no_network_or_offline_and_an_incomplete_copy(server, machine):

@@ -96,7 +96,6 @@ def test_what_exists_as_a_path_is_a_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert is_hub_id("runs/demo")
     Path("runs").mkdir()
-    assert is_hub_id("runs/demo")
     Path("runs/demo").mkdir()
     Path("runs/demo@v1").mkdir()
     Path("runs/file").touch()
@@ -104,6 +103,20 @@ def test_what_exists_as_a_path_is_a_path(tmp_path, monkeypatch):
     for text in ("runs/demo", "runs/demo@v1", "runs/file", "runs/broken"):
         assert not is_hub_id(text), text
     assert is_hub_id("runs/demo@v2")
+
+
+def test_a_name_in_a_folder_that_is_here_is_a_path_unless_a_revision_is_given(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("owner").touch()
+    assert is_hub_id("owner/name")
+    Path("runs").mkdir()
+    assert not is_hub_id("runs/none")
+    assert is_hub_id("runs/none@main")
+    assert is_hub_id("runs/none", "main")
+    Path("runs/none").mkdir()
+    assert not is_hub_id("runs/none", "main")
 
 
 NAME = st.text(string.ascii_letters + string.digits + "_-./~ \n@é", max_size=12)

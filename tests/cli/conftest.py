@@ -33,13 +33,14 @@ def run() -> Run:
     environment = {key: value for key, value in os.environ.items() if "MOBILEMOE" not in key}
 
     def run_command(
-        *arguments: str | Path, stdin: str = "", **variables: str
+        *arguments: str | Path, stdin: str = "", cwd: Path | None = None, **variables: str
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [COMMAND, *map(str, arguments)],
             input=stdin.encode(),
             capture_output=True,
             env=environment | variables,
+            cwd=cwd,
             timeout=120,
             check=False,
         )

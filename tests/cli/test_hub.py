@@ -81,7 +81,7 @@ def test_without_a_token_the_message_says_what_to_do(
 
 
 def test_verify_takes_a_source_of_the_hub(run: Run, access: dict[str, str], tmp_path: Path) -> None:
-    """This one has the wrong weights for it, which shows that it was fetched and read."""
+    """The error is about its weights, which shows that it was fetched and read."""
     done = run("verify", MODEL, "--source", MODEL, "--quick", **access)
     assert (done.returncode, done.stdout) == (1, "")
     assert "the source holds int4 weights; allowed: bf16" in done.stderr

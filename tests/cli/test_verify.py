@@ -65,6 +65,15 @@ def test_text_is_checked_where_there_is_some(run: Run, chat_model: Path, base_mo
     assert (text["chat"]["status"], text["chat"]["detail"]) == ("skip", "no template: a Base model")
 
 
+def test_a_mistyped_folder_is_no_request(run: Run, tmp_path: Path) -> None:
+    """`runs/none` could be a model of the hub, but `runs` is a folder here."""
+    (tmp_path / "runs").mkdir()
+    nobody = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hf")}
+    done = run("verify", "runs/none", cwd=tmp_path, **nobody)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: no checkpoint folder at runs/none\nhint: runs/ is a ")
+
+
 def test_a_source_that_is_none_is_an_error(run: Run) -> None:
     done = run("verify", DATA / "tiny-int4", "--source", DATA / "tiny-int4")
     assert (done.returncode, done.stdout) == (1, "")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from mobilemoe.checkpoint.config_file import CONFIG_FILE, read_config
 from mobilemoe.checkpoint.hub import fetch, is_hub_id
 from mobilemoe.checkpoint.layout import file_layout, stored_tensors
+from mobilemoe.checkpoint.place import hint_for
 from mobilemoe.checkpoint.shards import check_placement, weight_files
 from mobilemoe.checkpoint.tensor_file import Tensors, open_tensors, to_float32
 from mobilemoe.config import ModelConfig
@@ -62,8 +63,9 @@ class Checkpoint:
 def open_checkpoint(path: str | Path, revision: str | None = None) -> Checkpoint:
     """Read and check the config.json of `path`; weights are checked when opened.
 
-    `path` is a folder, or a model of the hub: `owner/name`, `owner/name@revision`, or
-    `revision` given apart. What the hub's cache lacks is downloaded (`hub.fetch`).
+    `path` is a folder, or as text a model of the hub: `owner/name`, `owner/name@revision`, or
+    `revision` given apart (`hub.is_hub_id`). What the hub's cache lacks is downloaded
+    (`hub.fetch`).
 
     Raises:
         CheckpointError: if the folder or its config.json is missing or not of this family.
@@ -72,20 +74,20 @@ def open_checkpoint(path: str | Path, revision: str | None = None) -> Checkpoint
     folder = _local_folder(path, revision)
     if not folder.is_dir():
         raise CheckpointError(
-            f"no checkpoint folder at {folder}",
-            hint="give a folder with config.json and model.safetensors, or a hub id such as "
-            "facebook/MobileMoE-S-QAT; `make demo` makes a folder",
+            f"no checkpoint folder at {path}",
+            hint=hint_for(path),
         )
     return Checkpoint(folder, *read_config(folder / CONFIG_FILE))
 
 
 def _local_folder(path: str | Path, revision: str | None) -> Path:
-    if isinstance(path, str) and is_hub_id(path):
+    if isinstance(path, str) and is_hub_id(path, revision):
         return fetch(path, revision)
     if revision is not None:
+        hub_id = isinstance(path, Path) and is_hub_id(str(path), revision)
         raise MobileMoEError(
             f"revision is {revision!r}, and {path} is not a model of the hub",
-            hint="give owner/name, or leave the revision out",
+            hint=hint_for(path) if hub_id else "give owner/name, or leave the revision out",
         )
     return Path(path)
 

@@ -16,6 +16,7 @@ from mobilemoe.checkpoint.hub_cache import (
     cached_sha256,
     cached_snapshot,
     is_commit,
+    is_folder,
     is_offline,
     missing_files,
 )
@@ -40,14 +41,19 @@ _HUB_ID = re.compile(f"{_NAME}/{_NAME}", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+/-]{0,199}", re.ASCII)
 
 
-def is_hub_id(text: str) -> bool:
+def is_hub_id(text: str, revision: str | None = None) -> bool:
     """Whether `text` is `owner/name` or `owner/name@revision`, by the naming rules of the hub.
 
     What exists here as a path is a path, and so is what only a path can be: `x`, `./x`, `/x`,
-    `a/b/c`. Opens no connection.
+    `a/b/c`. Where `owner` is a folder here, `owner/name` is a path too, more likely mistyped
+    than on the hub, unless a revision, in `text` or apart, says otherwise. Opens no connection.
     """
-    repo_id, _ = split_revision(text)
-    return _is_repo_id(repo_id) and not os.path.lexists(text)
+    repo_id, within = split_revision(text)
+    if not _is_repo_id(repo_id) or os.path.lexists(text):
+        return False
+    if within is not None or revision is not None:
+        return True
+    return not is_folder(Path(repo_id.partition("/")[0]))
 
 
 def split_revision(text: str) -> tuple[str, str | None]:
@@ -77,8 +83,15 @@ def fetch(repo_id: str, revision: str | None = None, *, weights: bool = True) ->
     except Exception as error:
         if held is not None and not _is_missing_revision(error):
             return held
-        raise explain(error, wanted) from error
+        raise _or_a_folder(explain(error, wanted), repo_id) from error
     return download(wanted, listing)
+
+
+def _or_a_folder(error: MobileMoEError, text: str) -> MobileMoEError:
+    """Return `error` for somebody who meant a folder: until the hub answers, that may be so."""
+    if os.path.lexists(text):
+        return error
+    return type(error)(f"{error.message}; and there is no folder {text} here", hint=error.hint)
 
 
 def _is_repo_id(text: str) -> bool:

@@ -56,6 +56,11 @@ def cache_root() -> Path:
         ) from error
 
 
+def is_folder(path: Path) -> bool:
+    """Whether `path` is a folder; not so where looking is forbidden."""
+    return os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises there)
+
+
 def repo_cache(repo_id: str) -> Path:
     """Return the folder of the cache that belongs to one model repository."""
     return cache_root() / "--".join(("models", *repo_id.split("/")))
@@ -101,7 +106,7 @@ def check_space(repo_id: str, needed: int) -> None:
         CheckpointError: with both figures, if they do not fit.
     """
     place = cache_root()
-    while not os.path.isdir(place) and place != place.parent:
+    while not is_folder(place) and place != place.parent:
         place = place.parent
     try:
         free = shutil.disk_usage(place).free

@@ -162,8 +162,7 @@ def _absence(error: BaseException, wanted: Wanted) -> CheckpointError | None:
         token = "" if token_status().sent else " (no token was sent)"
         return CheckpointError(
             f"the hub has no repository {wanted.repo_id}, or it is private{token}",
-            hint="check the spelling; a private repository needs HF_TOKEN; if you meant a "
-            f"folder: there is none at {wanted.repo_id}",
+            hint="check the spelling; a private repository needs HF_TOKEN",
         )
     return None
 

@@ -29,7 +29,7 @@ def disk_lines(cache: Path | None, folder: Path) -> Iterator[Line]:
     if cache is None:
         yield measured("disk", "hub_cache", None, "its place cannot be used")
     else:
-        made = os.path.exists(cache)  # also where asking is forbidden
+        made = os.path.exists(cache)  # noqa: PTH110  (Path.exists raises where it is forbidden)
         yield measured("disk", "hub_cache", str(cache), "" if made else "not made yet")
     yield measured("disk", "hub_cache_free", free, unit="B")
     yield measured("disk", "current_folder_free", free_bytes(folder), unit="B")
