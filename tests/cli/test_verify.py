@@ -26,7 +26,7 @@ def test_the_receipt_reads_from_top_to_verdict(run: Run) -> None:
     assert places == sorted(places)
     assert "803,656 bytes of tensors, as planned" in done.stdout
     assert "torch fp32: needs --source BF16_PATH" in done.stdout
-    assert done.stdout.splitlines()[-1] == "PASSED: 10 checks, 3 skipped"
+    assert done.stdout.splitlines()[-1] == "PASSED: 10 checks, 4 skipped"
     assert max(map(len, done.stdout.splitlines())) <= 100
 
 
@@ -46,6 +46,7 @@ def test_a_failure_is_status_1_and_named_last(run: Run, tmp_path: Path) -> None:
     done = run("verify", folder)
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1].startswith("FAILED: Layout: tensors: ")
+    assert "hint: " in done.stdout.split("Values")[0]
     done = run("verify", folder, "--json")
     assert done.returncode == 1
     assert json.loads(done.stdout)["first_failure"].startswith("Layout: tensors: ")

@@ -208,6 +208,38 @@ def test_shards_pass_with_every_column(pairs, tmp_path):
     assert all(check(receipt, "Parity", each).status == "pass" for each in INT4_PAIRS)
 
 
+def test_another_total_size_of_an_index_is_a_fact(pairs, tmp_path):
+    convert_checkpoint(open_checkpoint(pairs["moe"][0]), tmp_path / "shards", "int4", 40_000)
+    index = tmp_path / "shards" / "model.safetensors.index.json"
+    values = json.loads(index.read_text())
+
+    def found(metadata):
+        index.write_text(json.dumps({**values, "metadata": metadata}))
+        receipt = verify(tmp_path / "shards", quick=True)
+        assert receipt.passed, receipt.first_failure
+        checks = receipt.sections[0].checks
+        return [(each.status, each.data) for each in checks if each.name == index.name]
+
+    size = values["metadata"]["total_size"]
+    assert found({"total_size": size + 1}) == [
+        ("info", {"total_size": size + 1, "tensor_bytes": size})
+    ]
+    for silent in ({"total_size": size}, {"total_size": "many"}, {}, None):
+        assert found(silent) == []
+
+
+def test_text_is_checked_without_weights(pairs, tmp_path):
+    """As in a folder whose download was cut short."""
+    half = copy_of(pairs["moe"][0], tmp_path / "half")
+    (half / "model.safetensors").unlink()
+    (half / "tokenizer.json").write_text("{}")
+    receipt = verify(half)
+    assert receipt.first_failure.startswith("Layout: tensors: ")
+    assert check(receipt, "Tokenizer and chat", "tokenizer").status == "fail"
+    for section in ("Values", "Parity"):
+        assert check(receipt, section, "all").detail == "the layout is wrong"
+
+
 def test_torch_is_imported_in_one_file_only():
     room = Path(__file__).parents[2] / "src" / "mobilemoe" / "verify"
     users = [path.name for path in room.glob("*.py") if "import torch" in path.read_text()]

@@ -15,7 +15,7 @@ from mobilemoe.verify.prompt import PASSAGES, prompt_ids
 from mobilemoe.verify.text import text_checks
 
 SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|header_start|>", "<|header_end|>", "<|eot|>")
-CONFIG = replace(SQUARE, vocab_size=288, num_hidden_layers=1)
+CONFIG = replace(SQUARE, vocab_size=288, num_hidden_layers=1, eos_token_id=(1, 4))
 
 
 def byte_tokenizer(special=SPECIAL) -> str:
@@ -43,7 +43,7 @@ def statuses(checkpoint):
 
 def test_a_sound_tokenizer_passes(tmp_path):
     found = statuses(write(tmp_path))
-    assert found["ids"] == found["chat"] == found["chat markers"] == "pass"
+    assert found["ids"] == found["chat"] == found["chat markers"] == found["end of turn"] == "pass"
     assert "fail" not in found.values()
 
 
@@ -74,7 +74,8 @@ def test_a_tokenizer_that_changes_text_fails(tmp_path):
 def test_a_file_that_is_no_tokenizer_fails(tmp_path):
     checkpoint = write(tmp_path)
     (checkpoint.folder / "tokenizer.json").write_text("{}")
-    assert statuses(checkpoint) == {"tokenizer": "fail", "chat": "skip"}
+    expected = {"tokenizer": "fail", "chat": "skip", "end of turn": "skip"}
+    assert statuses(checkpoint) == expected
 
 
 def test_a_marker_in_several_tokens_fails(tmp_path):
@@ -95,6 +96,53 @@ def test_a_template_that_fails_or_drops_text_fails(tmp_path, template):
     path = checkpoint.folder / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": template}))
     assert statuses(checkpoint)["chat"] == "fail"
+
+
+@pytest.mark.parametrize("value", [7, [1, 7], [1, 4, 7]])
+def test_an_end_that_only_generation_config_has_fails(tmp_path, value):
+    checkpoint = write(tmp_path)
+    settings = checkpoint.folder / "generation_config.json"
+    settings.write_text(json.dumps({"eos_token_id": value}))
+    found = {check.name: check for check in text_checks(checkpoint)}["end of turn"]
+    both = f"ends at {value if isinstance(value, list) else [value]}, config.json only at [1, 4]"
+    assert (found.status, both in found.detail) == ("fail", True), found
+    (checkpoint.folder / "tokenizer.json").unlink()
+    assert statuses(checkpoint)["end of turn"] == "fail", "it needs no tokenizer"
+
+
+@pytest.mark.parametrize("value", [4, [1], [4, 1], [], None])
+def test_ends_that_config_has_too_pass(tmp_path, value):
+    checkpoint = write(tmp_path)
+    (checkpoint.folder / "generation_config.json").write_text(json.dumps({"eos_token_id": value}))
+    assert statuses(checkpoint)["end of turn"] == "pass"
+
+
+@pytest.mark.parametrize("text", ['{"eos_token_id": "4"}', '{"eos_token_id": [true]}', "[]", "{"])
+def test_a_generation_config_that_says_no_ids_fails(tmp_path, text):
+    checkpoint = write(tmp_path)
+    (checkpoint.folder / "generation_config.json").write_text(text)
+    assert statuses(checkpoint)["end of turn"] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("ends", "status"), [((1, 4), "pass"), ((4,), "pass"), ((1,), "fail"), ((1, 3), "fail")]
+)
+def test_the_token_after_an_answer_must_end_a_turn(tmp_path, ends, status):
+    config = replace(CONFIG, eos_token_id=ends)
+    found = {check.name: check for check in text_checks(write(tmp_path, config=config))}
+    assert found["end of turn"].status == status
+    assert "<|eot|> 4" in found["end of turn"].detail
+
+
+def test_without_a_template_no_turn_ends(tmp_path):
+    assert statuses(write(tmp_path, chat=False))["end of turn"] == "skip"
+
+
+def test_a_template_without_an_end_of_turn_fails(tmp_path):
+    checkpoint = write(tmp_path)
+    template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+    (checkpoint.folder / "chat_template.jinja").write_text(template)
+    assert statuses(checkpoint)["end of turn"] == "fail"
 
 
 def test_the_prompt_takes_from_every_passage(tmp_path):

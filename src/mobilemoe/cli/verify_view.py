@@ -18,9 +18,15 @@ def print_receipt(receipt: Receipt) -> None:
         if receipt.parity is not None and section is receipt.sections[-1]:
             print_parity(receipt.parity, section.checks)
             continue
-        rows = [(MARKS[check.status], check.name, check.detail) for check in section.checks]
+        rows = [(MARKS[check.status], check.name, finding(check)) for check in section.checks]
         print_table(section.name, ("", "check", "finding"), rows)
     print(verdict(receipt))
+
+
+def finding(check: Check) -> str:
+    """Return what a check found; under it what to do, if it failed and that is known."""
+    hint = check.data.get("hint") if check.status == "fail" else None
+    return f"{check.detail}\nhint: {hint}" if hint else check.detail
 
 
 def verdict(receipt: Receipt) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from mobilemoe.checkpoint import Checkpoint
 from mobilemoe.checkpoint.hub import cached_sha256
+from mobilemoe.checkpoint.shards import INDEX_FILE, SINGLE_FILE
+from mobilemoe.checkpoint.text_files import read_json_object
 from mobilemoe.config import ModelConfig
 from mobilemoe.errors import MobileMoEError
 from mobilemoe.verify.files import Weights, row_chunks, rows_of, weight_paths
@@ -68,6 +70,19 @@ def size_check(weights: Weights) -> Check:
         return Check("bytes", "fail", text, data)
     detail = f"{actual:,} bytes of tensors, as planned{note}; {header:,} of headers"
     return Check("bytes", "pass", detail, data)
+
+
+def index_checks(weights: Weights, folder: Path) -> list[Check]:
+    """Tell of a shard index that states another size: a fact, other writers count differently."""
+    if all(file.path.name == SINGLE_FILE for file in weights.tensors.files):
+        return []
+    metadata = read_json_object(folder / INDEX_FILE).get("metadata")
+    stated = metadata.get("total_size") if isinstance(metadata, dict) else None
+    actual = weights.tensors.tensor_bytes
+    if type(stated) is not int or stated == actual:
+        return []
+    detail = f"metadata.total_size is {stated:,}; the tensors have {actual:,} bytes"
+    return [Check(INDEX_FILE, "info", detail, {"total_size": stated, "tensor_bytes": actual})]
 
 
 def _wider_than_planned(weights: Weights, name: str) -> bool:

@@ -22,6 +22,7 @@ from mobilemoe.verify.files import Weights
 from mobilemoe.verify.layout import (
     config_check,
     file_checks,
+    index_checks,
     model_hash,
     open_weights,
     size_check,
@@ -73,7 +74,8 @@ def verify(
         if not Path(path).is_dir():
             raise
         failed = Check("config", "fail", error.message, {"hint": error.hint})
-        return Receipt(str(path), (Section(LAYOUT, (failed,)), *_skipped("there is no model")))
+        skipped = [_skipped(name, "there is no model") for name in (VALUES, TEXT, PARITY)]
+        return Receipt(str(path), (Section(LAYOUT, (failed,)), *skipped))
     _check_tokens(checkpoint, tokens)
     return _Verification(checkpoint, str(path), progress).run(source, tokens, seed, quick)
 
@@ -87,9 +89,8 @@ def _check_tokens(checkpoint: Checkpoint, tokens: int) -> None:
         )
 
 
-def _skipped(reason: str) -> tuple[Section, ...]:
-    names = (VALUES, TEXT, PARITY)
-    return tuple(Section(name, (Check("all", "skip", reason),)) for name in names)
+def _skipped(name: str, reason: str) -> Section:
+    return Section(name, (Check("all", "skip", reason),))
 
 
 class _Verification:
@@ -103,17 +104,18 @@ class _Verification:
     def run(self, source: str | Path | None, tokens: int, seed: int, quick: bool) -> Receipt:
         floats = None if source is None else open_source(self._checkpoint, open_checkpoint(source))
         weights, layout = self._layout()
+        text = Section(TEXT, tuple(text_checks(self._checkpoint)))
         if weights is None:
-            return Receipt(self._path, (layout, *_skipped("the layout is wrong")))
+            before, after = (_skipped(name, "the layout is wrong") for name in (VALUES, PARITY))
+            return Receipt(self._path, (layout, before, text, after))
         values = Section(VALUES, tuple(value_checks(weights, self._progress)))
-        sections = [layout, values, Section(TEXT, tuple(text_checks(self._checkpoint)))]
+        sections = [layout, values, text]
         if floats is not None:
             checks, floats = source_checks(weights, floats, self._progress)
             sections.append(Section(SOURCE, checks))
         if quick or values.failed:
             reason = "left out: quick" if quick else "the values are wrong"
-            skipped = Section(PARITY, (Check("all", "skip", reason),))
-            return Receipt(self._path, (*sections, skipped))
+            return Receipt(self._path, (*sections, _skipped(PARITY, reason)))
         parity = self._parity(weights, floats, tokens, seed)
         sections.append(Section(PARITY, tuple(map(pair_check, parity.pairs))))
         return Receipt(self._path, tuple(sections), parity)
@@ -122,7 +124,7 @@ class _Verification:
         weights, tensors = open_weights(self._checkpoint)
         checks = [config_check(self._checkpoint), tensors]
         if weights is not None:
-            checks.append(size_check(weights))
+            checks += [size_check(weights), *index_checks(weights, self._checkpoint.folder)]
         checks += file_checks(self._checkpoint, self._progress)
         if weights is not None:
             checks.append(model_hash(weights, self._progress))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from mobilemoe.checkpoint import ChatFormat, Checkpoint, Tokenizer, golden_check
 from mobilemoe.errors import MobileMoEError
+from mobilemoe.verify.ending import end_of_turn
 from mobilemoe.verify.receipt import Check
 
 CONVERSATION = (
@@ -16,17 +19,24 @@ MARKERS = ("<|header_start|>", "<|header_end|>", "<|eot|>")
 
 
 def text_checks(checkpoint: Checkpoint) -> list[Check]:
-    """Check tokenizer.json and the chat template of `checkpoint`."""
+    """Check tokenizer.json, the chat template and the ends of a turn; reads no weights."""
+    ending = partial(end_of_turn, checkpoint)
     if not (checkpoint.folder / "tokenizer.json").is_file():
         reason = "the folder has no tokenizer.json"
-        return [Check("tokenizer", "skip", reason), Check("chat", "skip", reason)]
+        skipped = [Check("tokenizer", "skip", reason), Check("chat", "skip", reason)]
+        return [*skipped, ending(None)]
     try:
         tokenizer = Tokenizer.from_folder(checkpoint.folder)
     except MobileMoEError as error:
         reason = "there is no tokenizer to encode with"
-        return [Check("tokenizer", "fail", error.message), Check("chat", "skip", reason)]
+        return [_failed("tokenizer", error), Check("chat", "skip", reason), ending(None)]
     ids = _id_check(tokenizer, checkpoint.config.vocab_size)
-    return [ids, *golden_checks(tokenizer), *_chat_checks(checkpoint, tokenizer)]
+    chat = _chat_checks(checkpoint, tokenizer)
+    return [ids, *golden_checks(tokenizer), *chat, ending(tokenizer)]
+
+
+def _failed(name: str, error: MobileMoEError) -> Check:
+    return Check(name, "fail", error.message, {"hint": error.hint})
 
 
 def _id_check(tokenizer: Tokenizer, vocab_size: int) -> Check:
@@ -49,11 +59,11 @@ def _chat_checks(checkpoint: Checkpoint, tokenizer: Tokenizer) -> list[Check]:
     except MobileMoEError as error:
         if "Base model" in error.message:
             return [Check("chat", "skip", "no template: a Base model")]
-        return [Check("chat", "fail", error.message)]
+        return [_failed("chat", error)]
     try:
         text = chat.render(CONVERSATION)
     except MobileMoEError as error:
-        return [Check("chat", "fail", error.message)]
+        return [_failed("chat", error)]
     missing = [turn["content"] for turn in CONVERSATION if turn["content"] not in text]
     if missing:
         return [Check("chat", "fail", f"the template leaves {missing[0]!r} out")]
