@@ -104,6 +104,13 @@ def test_failure_is_status_1_with_error_and_hint(
     assert hint.startswith("hint: ")
 
 
+@pytest.mark.parametrize("verb", ["info", "tokenize", "verify"])
+def test_the_address_of_a_page_is_told_the_hub_id(run: Run, verb: str) -> None:
+    done = run(verb, "https://huggingface.co/owner/name", stdin="x")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("\nhint: write owner/name\n")
+
+
 def test_the_traceback_is_there_for_those_who_ask(run: Run) -> None:
     done = run("info", "no-such-model", MOBILEMOE_TRACEBACK="1")
     assert done.returncode == 1

@@ -10,7 +10,15 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from verify_support import SQUARE
 
-from mobilemoe.checkpoint import open_checkpoint, write_checkpoint
+from mobilemoe.checkpoint import (
+    Checkpoint,
+    open_checkpoint,
+    synthetic_tokenizer_json,
+    write_checkpoint,
+)
+from mobilemoe.checkpoint.chat_known import CHAT_TEMPLATE
+from mobilemoe.checkpoint.synthetic_tokenizer import ends_turns
+from mobilemoe.presets import PRESETS
 from mobilemoe.verify.prompt import PASSAGES, prompt_ids
 from mobilemoe.verify.text import text_checks
 
@@ -143,6 +151,17 @@ def test_a_template_without_an_end_of_turn_fails(tmp_path):
     template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
     (checkpoint.folder / "chat_template.jinja").write_text(template)
     assert statuses(checkpoint)["end of turn"] == "fail"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_init_gives_a_chat_template_to_those_whose_turns_end(tmp_path, preset):
+    """Base models of other families have one end, that of a text, and no chat."""
+    config = PRESETS[preset]
+    (tmp_path / "tokenizer.json").write_text(synthetic_tokenizer_json(config))
+    (tmp_path / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    found = statuses(Checkpoint(tmp_path, config, "int4"))["end of turn"]
+    assert found == ("pass" if ends_turns(config) else "fail")
+    assert ends_turns(config) == (preset in ("S", "M", "L", "nano"))
 
 
 def test_the_prompt_takes_from_every_passage(tmp_path):

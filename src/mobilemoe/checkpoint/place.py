@@ -19,8 +19,11 @@ _ADDRESS = re.compile(
 )
 
 
-def hint_for(place: str | Path) -> str:
-    """Return what to give in place of `place`, where there is no folder."""
+def hint_for(place: str | Path, otherwise: str = FOLDER_HINT) -> str:
+    """Return what to give in place of `place`, where there is no folder.
+
+    `otherwise` is the hint where nothing better can be guessed.
+    """
     text = str(place)
     if (address := _ADDRESS.match(text)) is not None and _is_repo(address["id"]):
         revision = address["revision"]
@@ -34,7 +37,7 @@ def hint_for(place: str | Path) -> str:
     if _is_repo(text):
         owner = text.partition("/")[0]
         return f"{owner}/ is a folder here, so this is a path; {text}@main asks the hub"
-    return FOLDER_HINT
+    return otherwise
 
 
 def _is_repo(text: str) -> bool:

@@ -96,6 +96,11 @@ def special_ids(config: ModelConfig) -> dict[str, int]:
     return dict(sorted(ids.items(), key=lambda item: item[1]))
 
 
+def ends_turns(config: ModelConfig) -> bool:
+    """Whether `<|eot|>` of a synthetic vocabulary is an `eos_token_id`: else a chat runs on."""
+    return special_ids(config)[EOT] in config.eos_token_id
+
+
 def _ends(config: ModelConfig) -> dict[str, int]:
     ends = [i for i in dict.fromkeys(config.eos_token_id) if i != config.bos_token_id]
     if len(ends) < 2:

@@ -96,6 +96,7 @@ def find_subject(name: str) -> Subject:
 
 
 def _preset(name: str) -> ModelConfig:
+    from mobilemoe.checkpoint.place import hint_for
     from mobilemoe.presets import PRESETS
 
     try:
@@ -103,7 +104,7 @@ def _preset(name: str) -> ModelConfig:
     except MobileMoEError as error:
         raise MobileMoEError(
             f"{name!r} is neither a checkpoint folder nor a preset",
-            hint=f"presets are {', '.join(PRESETS)}",
+            hint=hint_for(name, f"presets are {', '.join(PRESETS)}"),
         ) from error
 
 

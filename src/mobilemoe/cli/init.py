@@ -50,9 +50,11 @@ def init(
 ) -> None:
     """Write random weights in the released layout, for benchmarks and tests.
 
-    It speaks no language: its tokenizer is a small stand-in with the model's special ids.
+    It speaks no language: its tokenizer is a small stand-in with the model's special ids. It has
+    a chat template if one of these ids ends a turn.
     """
     from mobilemoe.checkpoint import init_checkpoint, synthetic_tokenizer_json
+    from mobilemoe.checkpoint.synthetic_tokenizer import ends_turns
 
     config = ModelConfig.preset(preset)
     config = config.dense_twin() if dense_twin else config
@@ -64,7 +66,7 @@ def init(
             weight_format.value,
             seed,
             tokenizer_json=synthetic_tokenizer_json(config),
-            chat=True,
+            chat=ends_turns(config),
             shard_bytes=shard_size,
             progress=progress,
         )

@@ -76,11 +76,13 @@ def read(place: str, text: str, chat: bool) -> Reading:
     """
     from mobilemoe.checkpoint import ChatFormat, Tokenizer, token_spans
     from mobilemoe.checkpoint.hub import fetch, is_hub_id
+    from mobilemoe.checkpoint.place import hint_for
 
     path = fetch(place, weights=False) if is_hub_id(place) else Path(place)
     if not path.exists():
         raise MobileMoEError(
-            f"no folder or file at {path}", hint="give a checkpoint folder, or a tokenizer.json"
+            f"no folder or file at {place}",
+            hint=hint_for(place, "give a checkpoint folder, or a tokenizer.json"),
         )
     tokenizer = Tokenizer.from_file(path) if path.is_file() else Tokenizer.from_folder(path)
     if not chat:

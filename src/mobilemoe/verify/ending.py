@@ -26,7 +26,7 @@ def end_of_turn(checkpoint: Checkpoint, tokenizer: Tokenizer | None) -> Check:
     except CheckpointError as error:
         return Check(NAME, "fail", error.message, {"hint": error.hint})
     ends = checkpoint.config.eos_token_id
-    data = {"config": list(ends), "generation_config": list(other)}
+    data: dict[str, object] = {"config": list(ends), "generation_config": list(other)}
     if not set(other) <= set(ends):
         detail = f"{SETTINGS} ends at {list(other)}, config.json only at {list(ends)}"
         hint = {"hint": "put all of them into eos_token_id of config.json"}
