@@ -84,13 +84,15 @@ def kind_of(message: str | None, folder: Path) -> str:
 
 
 def run(inputs: int, seed: int, folder: Path) -> dict[str, Any]:
-    """Compare the readers on `inputs` cases and return the outcome in numbers."""
+    """Compare the readers on `inputs` cases, or until Ctrl-C, and return the outcome in numbers."""
     rng, kinds, findings = random.Random(seed), Counter[str](), []
     started = time.monotonic()
     for _ in range(inputs):
         try:
             _, python = compare(rng, folder)
             kinds[kind_of(python, folder)] += 1
+        except KeyboardInterrupt:
+            break
         except Exception as error:  # of whatever kind: that is what this looks for
             kept = Path(shutil.copytree(folder, tempfile.mkdtemp(), dirs_exist_ok=True))
             findings.append(f"{kept}: {type(error).__name__}: {error}")
