@@ -1,15 +1,15 @@
-"""Print the README's measured table from the raw result of one `make demo`.
+"""Print the README's measured tables from the raw results.
 
-    python benchmarks/readme_table.py benchmarks/results/demo.json
+    python benchmarks/readme_table.py
 
-The result file is the run's own report.json. `tests/test_readme.py` compares the README with what
-this prints, so the prose cannot drift from the measurement.
+`benchmarks/results/demo.json` is the report.json of one `make demo`, `opening.json` comes from
+`benchmarks/opening.py`. `tests/test_readme.py` compares the README with what this prints, so the
+prose cannot drift from the measurement.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
@@ -19,6 +19,21 @@ from typing import Any
 def readme_table(report: Mapping[str, Any]) -> str:
     """Return the table in Markdown: sentence on the machine, speed rows, quality rows."""
     return "\n".join([_conditions(report), "", *_speed(report), "", *_quality(report)])
+
+
+def opening_table(result: Mapping[str, Any]) -> str:
+    """Return the table of opening a checkpoint: sentence on the machine, then the rows."""
+    machine, rows = result["machine"], []
+    for prompt, label in (("ids", "16 token ids"), ("text", "text, tokenizer of 128,256 entries")):
+        median_of = result[prompt]["median"]
+        memory = median_of["anonymous_mib"] * 1.048576
+        rows.append(f"| {label} | {median_of['ready_ms']:.0f} ms | {memory:.0f} MB |")
+    sentence = (
+        f"{machine['cpu']}, {machine['cores']} cores, {result['date']}: {result['model']}, medians "
+        f"of {len(result['ids']['rounds'])} fresh processes."
+    )
+    header = "| from opening to the first token | time | memory beyond mapped pages |"
+    return "\n".join([sentence, "", header, "|---|---:|---:|", *rows])
 
 
 def _conditions(report: Mapping[str, Any]) -> str:
@@ -86,4 +101,6 @@ def _rate(model: Mapping[str, Any], key: str) -> str:
 
 
 if __name__ == "__main__":
-    print(readme_table(json.loads(Path(sys.argv[1]).read_text())))
+    results = Path(__file__).parent / "results"
+    print(readme_table(json.loads((results / "demo.json").read_text())), end="\n\n")
+    print(opening_table(json.loads((results / "opening.json").read_text())))

@@ -78,10 +78,11 @@ def test_python_examples_run(block: str, demo_folder: Path, hub: dict[str, str])
 
 
 def test_the_measured_table_is_the_measured_one() -> None:
-    from readme_table import readme_table  # benchmarks/ is no package
+    from readme_table import opening_table, readme_table  # benchmarks/ is no package
 
-    report = json.loads((ROOT / "benchmarks/results/demo.json").read_text())
-    assert readme_table(report) in README
+    results = ROOT / "benchmarks/results"
+    assert readme_table(json.loads((results / "demo.json").read_text())) in README
+    assert opening_table(json.loads((results / "opening.json").read_text())) in README
 
 
 def test_links_and_pictures_exist() -> None:
