@@ -187,7 +187,11 @@ def summary(build: Build, done: subprocess.CompletedProcess[str], seconds: float
 
 
 def notable_lines(log: str) -> list[str]:
-    """Return the first and last lines of the log and its statistics, without the long middle."""
+    """Return the first and last lines of the log and its statistics, without the long middle.
+
+    Paths are those in the repository, wherever it lies.
+    """
+    log = log.replace(f"{ROOT}/", "")
     lines = [line for line in log.splitlines() if not re.match(r"#\d+\s+(REDUCE|NEW|RELOAD)", line)]
     return lines if len(lines) <= 60 else [*lines[:10], "...", *lines[-49:]]
 
