@@ -1,6 +1,6 @@
 """Hold the two readers of model files against each other on mutated files.
 
-    python tools/fuzz_readers.py --inputs 5000000 --output benchmarks/results/fuzz_python.json
+    python tools/fuzz_readers.py --inputs 5000000 --output benchmarks/results/fuzz_readers.json
 
 The Python reader (`mobilemoe.checkpoint`) and the native one must both accept a file or both
 refuse it, each with its own one error type; `model_file_mutations` makes the files. The same seed
