@@ -28,7 +28,7 @@ def mount(folder: Path, options: str) -> list[str]:
     return [*command, f'{disk} && exec "$@"', "sh"]
 
 
-def error_on(machine: Machine, prefix: list[str], *words: str) -> dict[str, str]:
+def expect_error_on(machine: Machine, prefix: list[str], *words: str) -> dict[str, str]:
     """Fetch in a process behind `prefix`, which must fail."""
     running = machine.start(call(OWNED), prefix=prefix, streams={"stdout": subprocess.PIPE})
     assert running.communicate(timeout=60) == ("", None)
@@ -39,7 +39,7 @@ def error_on(machine: Machine, prefix: list[str], *words: str) -> dict[str, str]
 def test_a_disk_without_room_is_refused_before_the_weights(server, machine):
     server.repos[OWNED] = Repo.of(single())
     disk = mount(machine.folder / "hf", f"size={SMALL_DISK}")
-    error = error_on(machine, disk, "the disk is too small", "0.8 MB more", "HF_HOME")
+    error = expect_error_on(machine, disk, "the disk is too small", "0.8 MB more", "HF_HOME")
     assert f"{machine.cache} has 0." in error["message"]
     assert server.fetched("store") == []
 
@@ -66,7 +66,7 @@ def test_a_disk_that_fills_up_in_the_middle(server, machine):
     """The stated size is too small, so that the disk is really written full."""
     server.repos[OWNED] = Repo.of(single(), claims={"model.safetensors": 100})
     disk = mount(machine.folder / "hf", f"size={SMALL_DISK}")
-    error_on(machine, disk, "the disk is full", str(machine.cache), "run again", "HF_HOME")
+    expect_error_on(machine, disk, "the disk is full", str(machine.cache), "run again", "HF_HOME")
     assert len(server.fetched("store")) == 1
     server.repos[OWNED].claims.clear()
     assert (machine.folder_of(OWNED) / "model.safetensors").read_bytes() == WEIGHTS
@@ -75,7 +75,7 @@ def test_a_disk_that_fills_up_in_the_middle(server, machine):
 def test_a_disk_that_cannot_be_written(server, machine):
     server.repos[OWNED] = Repo.of(single())
     disk = mount(machine.folder / "hf", "ro")
-    error_on(machine, disk, f"cannot write to the cache {machine.cache}", "HF_HOME")
+    expect_error_on(machine, disk, f"cannot write to the cache {machine.cache}", "HF_HOME")
 
 
 def test_a_cache_below_a_file(server, machine):
