@@ -209,6 +209,20 @@ void linear_floats(const typename Ops::Matrix& w, const float* x, int64_t tokens
   linear_rows<Ops>(w, {x, w.columns}, tokens, begin, end, y);
 }
 
+void widen_fp16(const uint16_t* halves, int64_t width, float* out) {
+  for (int64_t i = 0; i < width; i += kLanes) {
+    const int64_t count = smaller(kLanes, width - i);
+    const __m256 floats = load_halves(reinterpret_cast<const uint8_t*>(halves + i), count);
+    if (count == kLanes) {
+      _mm256_storeu_ps(out + i, floats);
+    } else {
+      alignas(32) float some[kLanes];
+      _mm256_store_ps(some, floats);
+      for (int64_t j = 0; j < count; ++j) out[i + j] = some[j];
+    }
+  }
+}
+
 float dot(const float* a, const float* b, int64_t width) {
   __m256 sums[2] = {};
   int64_t i = 0;
@@ -264,6 +278,8 @@ const Kernels kAvx2Kernels = {
     .expert_fp32 = expert_groups<ExpertFp32>,
     .expert_int8 = portable_expert_int8,
     .expert_bf16 = expert_groups<ExpertBf16>,
+    .silu_multiply = portable_silu_multiply,
+    .widen_fp16 = widen_fp16,
     .dot = dot,
     .attention_scores = attention_scores,
     .attention_values = attention_values,

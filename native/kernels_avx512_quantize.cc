@@ -1,4 +1,5 @@
-// Activations to int8, with AVX-512; the same integers and scales as the portable functions.
+// Activations with AVX-512: to int8, the same integers and scales as the portable functions, and
+// SwiGLU.
 #include "avx512_blocks.h"
 #include "kernels_avx512.h"
 
@@ -42,6 +43,17 @@ void avx512_scale_row(const float* x_I, int64_t width, float* values_I, float* s
     _mm512_storeu_ps(values_I + first, _mm512_maskz_mul_ps(finite, a, inverse));
     _mm512_storeu_ps(values_I + first + kLanes, _mm512_maskz_mul_ps(finite, b, inverse));
     scales[first / kGroupSize] = scale.scale;
+  }
+}
+
+void avx512_silu_multiply(const float* gate, const float* up, int64_t width, float* out) {
+  for (int64_t i = 0; i < width; i += kLanes) {
+    const __mmask16 mask = first_lanes(width - i);
+    const __m512 g = _mm512_maskz_loadu_ps(mask, gate + i);
+    const __m512 u = _mm512_maskz_loadu_ps(mask, up + i);
+    const __m512 exponential = exp_lanes(_mm512_sub_ps(_mm512_setzero_ps(), g));
+    const __m512 silu = _mm512_div_ps(g, _mm512_add_ps(_mm512_set1_ps(1.0f), exponential));
+    _mm512_mask_storeu_ps(out + i, mask, _mm512_mul_ps(silu, u));
   }
 }
 

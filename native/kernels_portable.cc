@@ -282,6 +282,14 @@ void linear_floats(const typename Ops::Matrix& w, const float* x, int64_t tokens
   linear_rows<Ops>(w, {x, w.columns}, tokens, begin, end, y);
 }
 
+void silu_multiply(const float* gate, const float* up, int64_t width, float* out) {
+  for (int64_t i = 0; i < width; ++i) out[i] = gate[i] / (1.0f + exp_inline(-gate[i])) * up[i];
+}
+
+void widen_fp16(const uint16_t* halves, int64_t width, float* out) {
+  for (int64_t i = 0; i < width; ++i) out[i] = half_to_float(halves[i]);
+}
+
 float dot(const float* a, const float* b, int64_t width) {
   float lanes[8] = {};
   int64_t i = 0;
@@ -393,6 +401,10 @@ void attend_int8(const Int8Cache& cache, const Int8Queries& queries, float* cons
 
 }  // namespace
 
+void portable_silu_multiply(const float* gate, const float* up, int64_t width, float* out) {
+  silu_multiply(gate, up, width, out);
+}
+
 void portable_scale_row(const float* x_I, int64_t width, float* values_I, float* scales) {
   scale_row(x_I, width, values_I, scales);
 }
@@ -417,6 +429,8 @@ const Kernels kPortableKernels = {
     .expert_fp32 = expert_groups<ExpertFp32>,
     .expert_int8 = expert_int8,
     .expert_bf16 = expert_groups<ExpertBf16>,
+    .silu_multiply = silu_multiply,
+    .widen_fp16 = widen_fp16,
     .dot = dot,
     .attention_scores = attention_scores,
     .attention_values = attention_values,

@@ -29,10 +29,12 @@ class Session:
     split over calls, nor on the number of threads.
     """
 
-    def __init__(self, model: _native.Model, context: int, int8: bool, vocab_size: int) -> None:
+    def __init__(
+        self, model: _native.Model, context: int, int8: bool, kv: str, vocab_size: int
+    ) -> None:
         self._vocab_size = vocab_size
         with native_errors():
-            self._session: _native.Session = native_module().Session(model, context, int8)
+            self._session: _native.Session = native_module().Session(model, context, int8, kv)
 
     def append(self, ids: Ids) -> Float32:
         """Append T >= 1 token ids and return the logits [V] after the last one.
