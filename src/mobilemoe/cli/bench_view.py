@@ -12,8 +12,16 @@ from mobilemoe.cli.units import amount
 Document = dict[str, Any]
 Row = dict[str, Any]
 
-COLUMNS = ("model", "engine", "threads", "test", "tok/s", "of ceiling", "ms p50 / p95 / p99")
-COLUMNS += ("MB/token", "experts/token")
+COLUMNS = (
+    "model",
+    "threads",
+    "test",
+    "tok/s (lowest to highest)",
+    "of ceiling",
+    "TTFT, TPOT: ms p50 / p95 / p99",
+    "MB/token",
+    "experts/token",
+)
 CEILING_NAMES = {
     "read_gb_s": "read bandwidth",
     "int8_gmac_s": "int8 peak",
@@ -36,10 +44,9 @@ def row_name(row: Row) -> str:
 
 def markdown(document: Document) -> str:
     """Return the rows as a table, and beneath it memory, ceilings, ratios and the machine."""
-    table = [COLUMNS]
+    table: list[tuple[str, ...]] = [COLUMNS]
     for part in parts(document):
-        model = part["model"]
-        table += [(model["name"], model["engine"], *_cells(row)) for row in part["rows"]]
+        table += [(part["model"]["name"], *_cells(row)) for row in part["rows"]]
     return "\n".join([*_aligned(table), "", *_notes(document)]) + "\n"
 
 

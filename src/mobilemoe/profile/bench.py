@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobilemoe.profile.process import WorkerProcess
+from mobilemoe.profile.process import Answer, WorkerProcess
 from mobilemoe.profile.worker import round_speed
 
 WORKER = "mobilemoe.profile.worker"
@@ -47,16 +47,16 @@ class Worker(WorkerProcess):
         """Load the model at `path`; raises as WorkerProcess."""
         self._workload = workload
         prompt = workload.prompt_ids
-        setup = {"path": str(path), "ids": [*prompt, prompt[-1]]}
+        setup: Answer = {"path": str(path), "ids": [*prompt, prompt[-1]]}
         setup |= {"threads": workload.threads, "context": workload.context}
         super().__init__(WORKER, str(path), setup)
 
     def round(self) -> dict[str, Any]:
         """Run the workload once."""
         length = len(self._workload.prompt_ids)
+        new_tokens = self._workload.new_tokens - 1
         first = {"do": "run", "kind": "prefill", "tokens": length, "depth": 0}
-        others = {"do": "run", "kind": "decode", "depth": length}
-        others["tokens"] = self._workload.new_tokens - 1
+        others = {"do": "run", "kind": "decode", "tokens": new_tokens, "depth": length}
         return round_speed(length, self.ask(first), self.ask(others))
 
 

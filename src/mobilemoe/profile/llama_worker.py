@@ -172,14 +172,14 @@ class LlamaRunner:
         return self._tracks[settings]
 
 
-@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
-def _only_errors(level: int, text: bytes, user_data: ctypes.c_void_p) -> None:
-    """Drop everything that llama.cpp logs: what goes wrong comes back as a status, too."""
+# llama.cpp logs hundreds of lines; what goes wrong comes back as a status, too. C keeps the
+# pointer, so the object must live as long as the process.
+_SILENCE = llama_cpp.llama_log_callback(lambda level, text, user_data: None)
 
 
 def start(setup: Answer) -> LlamaRunner:
     """Load the model of a setup line."""
-    llama_cpp.llama_log_set(_only_errors, ctypes.c_void_p())
+    llama_cpp.llama_log_set(_SILENCE, ctypes.c_void_p())
     llama_cpp.llama_backend_init()
     return LlamaRunner(setup)
 

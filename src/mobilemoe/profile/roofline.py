@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0b6e4f", "#c8553d")  # the model, and what it is held against
 MARKERS = {"prefill": "o", "decode": "s"}
 ROOF, FAINT = "#333333", "#999999"
+LABEL_WIDTH, LABEL_HEIGHT = 3.0, 1.15  # of a label, as factors on the logarithmic axes
 
 
 def require_matplotlib() -> None:
@@ -53,6 +54,7 @@ def draw_roofline(document: dict[str, Any], path: Path) -> None:
     _draw_points(axes, points)
     _label(axes, document)
     axes.set_xlim(low, high)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     with atomic_file(path) as file:
         figure.savefig(file, format=path.suffix.lstrip("."), dpi=160)
 
@@ -93,13 +95,9 @@ def _draw_roofs(axes: Axes, ceilings: dict[str, Any], low: float, high: float) -
             ha="right",
             color=style["color"],
         )
-    axes.annotate(
-        f"read bandwidth: {bandwidth:.1f} GB/s",
-        (low, bandwidth * low),
-        (14, 22),
-        textcoords="offset points",
-        color=ROOF,
-    )
+    at = (2 * low, 2 * bandwidth * low)
+    text = f"read bandwidth: {bandwidth:.1f} GB/s"
+    axes.annotate(text, at, (12, -5), textcoords="offset points", color=ROOF)
 
 
 def _draw_points(axes: Axes, points: list[dict[str, Any]]) -> None:
@@ -107,27 +105,31 @@ def _draw_points(axes: Axes, points: list[dict[str, Any]]) -> None:
     for point in points:
         row = point["row"]
         legend = f"{point['model']}, {row['kind']}"
-        axes.plot(
-            point["x"],
-            point["y"],
-            MARKERS[row["kind"]],
-            color=point["colour"],
-            ms=8,
-            mec="white",
-            label=None if legend in seen else legend,
-            zorder=3,
-        )
+        label = None if legend in seen else legend
+        marker: dict[str, Any] = {"marker": MARKERS[row["kind"]], "ms": 8, "mec": "white", "ls": ""}
+        axes.plot(point["x"], point["y"], color=point["colour"], label=label, zorder=3, **marker)
         seen.add(legend)
         depth = f" @ d{row['depth']}" if row["depth"] else ""
         name = f"{'pp' if row['kind'] == 'prefill' else 'tg'}{row['tokens']}{depth}"
+        left = _crowded(point, points)
         axes.annotate(
             f"{name}: {point['share']:.0%}",
             (point["x"], point["y"]),
-            (9, -3),
+            (-9 if left else 9, -3),
             textcoords="offset points",
+            ha="right" if left else "left",
             fontsize=8,
             color=point["colour"],
         )
+
+
+def _crowded(point: dict[str, Any], points: list[dict[str, Any]]) -> bool:
+    """Whether another point stands where the label would go, to the right of `point`."""
+    return any(
+        1 < other["x"] / point["x"] < LABEL_WIDTH
+        and 1 / LABEL_HEIGHT < other["y"] / point["y"] < LABEL_HEIGHT
+        for other in points
+    )
 
 
 def _label(axes: Axes, document: dict[str, Any]) -> None:
@@ -136,12 +138,8 @@ def _label(axes: Axes, document: dict[str, Any]) -> None:
     axes.set_xlabel("operational intensity: multiply-adds per byte that must be read")
     axes.set_ylabel("speed: GMAC/s")
     machine, threads = document["machine"], document["ceilings"]["threads"]
-    axes.set_title(
-        f"{document['model']['name']} under the roofs of {machine['cpu']}, {threads} threads\n"
-        "labels: share of the roof that binds",
-        loc="left",
-        fontsize=10,
-    )
+    roofs = f"the roofs of {machine['cpu']}, {threads} thread{'s' * (threads > 1)}"
+    title = f"{document['model']['name']} under {roofs}\nlabels: share of the roof that binds"
+    axes.set_title(title, loc="left", fontsize=10)
     axes.grid(True, which="major", color="#e6e6e6", zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=False, fontsize=9)
