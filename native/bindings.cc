@@ -14,6 +14,7 @@ using namespace nb::literals;
 
 namespace mobilemoe {
 
+void bind_ceilings(nb::module_& module);
 void bind_testing(nb::module_& module);
 
 Config config_from(const nb::dict& fields) {
@@ -135,6 +136,8 @@ NB_MODULE(_native, module) {
   module.def("instruction_set", [](const std::string& kernel) {
     return choose_kernels(kernel).name;
   }, "kernel"_a = "auto");
+  nb::module_ ceilings = module.def_submodule("ceilings", "What the machine can do at most.");
+  bind_ceilings(ceilings);
   nb::module_ testing = module.def_submodule("testing", "Single functions, for tests.");
   bind_testing(testing);
 }

@@ -1,4 +1,4 @@
-# The C++ module; native/bindings.cc and native/probe_bindings.cc define it.
+# The C++ module; native/bindings.cc and the other *_bindings.cc define it.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -34,6 +34,14 @@ class Session:
     def context(self) -> int: ...
 
 def instruction_set(kernel: str = "auto") -> str: ...
+
+class ceilings:  # a submodule
+    @staticmethod
+    def read_gb_s(bytes: int, threads: int, passes: int) -> float: ...
+    @staticmethod
+    def int8_gmac_s(threads: int, passes: int, milliseconds: int) -> tuple[float, str]: ...
+    @staticmethod
+    def fp32_gmac_s(threads: int, passes: int, milliseconds: int) -> tuple[float, str]: ...
 
 class testing:  # a submodule; of its functions only tests know
     class LayerProbe:
