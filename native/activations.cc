@@ -24,11 +24,9 @@ void ActivationBuffer::prepare(const Kernels& kernels, const float* x_TI, int64_
                                int64_t row, int64_t begin, int64_t end) {
   if (format_ == ActivationFormat::kFp32) return;
   const float* x = x_TI + row * width_ + begin * kGroupSize;
-  quantize(kernels, x, row, begin, end);
-  if (terms_ == 1) return;
-  float* rest = rest_TI_.data() + row * width_ + begin * kGroupSize;
-  remainder(x, row, begin, end, rest);
-  quantize(kernels, rest, tokens + row, begin, end);
+  float* rest = terms_ == 1 ? nullptr : rest_TI_.data() + row * width_ + begin * kGroupSize;
+  quantize(kernels, x, row, begin, end, rest);
+  if (terms_ == 2) quantize(kernels, rest, tokens + row, begin, end, nullptr);
 }
 
 Activations ActivationBuffer::view(const float* x_TI, int64_t tokens) const {
@@ -40,24 +38,11 @@ Activations ActivationBuffer::view(const float* x_TI, int64_t tokens) const {
 }
 
 void ActivationBuffer::quantize(const Kernels& kernels, const float* x, int64_t row,
-                                int64_t begin, int64_t end) {
+                                int64_t begin, int64_t end, float* rest) {
   kernels.quantize_row(x, (end - begin) * kGroupSize,
                        values_.data() + row * width_ + begin * kGroupSize,
                        scales_.data() + row * stride_ + begin,
-                       sums_.data() + row * stride_ + begin);
-}
-
-// rest = x - values * scales, in the natural order.
-void ActivationBuffer::remainder(const float* x, int64_t row, int64_t begin, int64_t end,
-                                 float* rest) const {
-  for (int64_t block = begin; block < end; ++block, x += kGroupSize, rest += kGroupSize) {
-    const int8_t* values = values_.data() + row * width_ + block * kGroupSize;
-    const float scale = scales_[static_cast<size_t>(row * stride_ + block)];
-    for (int64_t i = 0; i < kGroupSize / 2; ++i) {  // even elements lie in front
-      rest[2 * i] = x[2 * i] - static_cast<float>(values[i]) * scale;
-      rest[2 * i + 1] = x[2 * i + 1] - static_cast<float>(values[i + kGroupSize / 2]) * scale;
-    }
-  }
+                       sums_.data() + row * stride_ + begin, rest);
 }
 
 ScaledBuffer::ScaledBuffer(ActivationFormat format, int64_t rows, int64_t width)

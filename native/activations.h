@@ -37,8 +37,8 @@ class ActivationBuffer {
   int terms() const { return terms_; }
 
  private:
-  void quantize(const Kernels& kernels, const float* x, int64_t row, int64_t begin, int64_t end);
-  void remainder(const float* x, int64_t row, int64_t begin, int64_t end, float* rest) const;
+  void quantize(const Kernels& kernels, const float* x, int64_t row, int64_t begin, int64_t end,
+                float* rest);
 
   ActivationFormat format_;
   int terms_;

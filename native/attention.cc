@@ -51,7 +51,10 @@ void Attention::set_positions(int64_t first, int64_t tokens) {
 
 void Attention::forward(const Team& team, const Kernels& kernels, const LayerWeights& layer,
                         int64_t cache_layer, const float* h_TD, KvCache& cache, float* y_TD) {
+  const Activations attended = attended_.view(attended_THd_.data(), tokens_);
+  const Product output[] = {LinearProduct{&layer.o, attended, out_TD_.data()}};
   project(team, kernels, layer, h_TD);
+  prefetch_share(team, output);
   team.barrier();
   store(team, cache_layer, cache);
   team.barrier();
@@ -65,8 +68,6 @@ void Attention::forward(const Team& team, const Kernels& kernels, const LayerWei
     attended_.prepare(kernels, attended_THd_.data(), tokens_, t, begin, end);
   });
   team.barrier();
-  const Activations attended = attended_.view(attended_THd_.data(), tokens_);
-  const Product output[] = {LinearProduct{&layer.o, attended, out_TD_.data()}};
   multiply(team, kernels, output);
   team.barrier();
   combine(team, y_TD);
@@ -108,24 +109,22 @@ void Attention::rotate(float* x_d, int64_t token) const {
   rms_norm(x_d, nullptr, config_.rms_norm_eps, d, x_d);
 }
 
-// Rotates queries and keys, and puts everything where `attend` reads it; a head at a time.
+// Rotates queries and keys, and puts everything where `attend` reads it; a group at a time.
 void Attention::store(const Team& team, int64_t cache_layer, KvCache& cache) {
   const int64_t d = config_.head_dim, H = config_.num_attention_heads;
-  const int64_t G = config_.num_key_value_heads;
-  const Range share = team.share(tokens_ * (H + G));
+  const int64_t G = config_.num_key_value_heads, M = H / G;
+  const Range share = team.share(tokens_ * G);
   for (int64_t i = share.begin; i < share.end; ++i) {
-    const int64_t t = i / (H + G), head = i % (H + G);
-    if (head < H) {
+    const int64_t t = i / G, g = i % G;
+    for (int64_t head = g * M; head < (g + 1) * M; ++head) {
       add_terms(q_THd_, t, H * d, head);
       store_query(q_THd_.data() + (t * H + head) * d, t, head);
-    } else {
-      const int64_t g = head - H;
-      add_terms(k_TGd_, t, G * d, g);
-      add_terms(v_TGd_, t, G * d, g);
-      float* k_d = k_TGd_.data() + (t * G + g) * d;
-      rotate(k_d, t);
-      cache.store(cache_layer, g, first_ + t, k_d, v_TGd_.data() + (t * G + g) * d);
     }
+    add_terms(k_TGd_, t, G * d, g);
+    add_terms(v_TGd_, t, G * d, g);
+    float* k_d = k_TGd_.data() + i * d;
+    rotate(k_d, t);
+    cache.store(cache_layer, g, first_ + t, k_d, v_TGd_.data() + i * d);
   }
 }
 

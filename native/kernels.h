@@ -65,9 +65,10 @@ struct Kernels {
   const char* name;
 
   // Quantises one row x_I into `values`, `scales`, `sums` as laid out in QuantizedRows.
-  // A block with a NaN or an infinity gets values 0 and scale NaN.
+  // A block with a NaN or an infinity gets values 0 and scale NaN. `rest_I`, unless null, gets
+  // what that rounds away: x - value * scale, rounded after each step.
   void (*quantize_row)(const float* x_I, int64_t width, int8_t* values, float* scales,
-                       int32_t* sums);
+                       int32_t* sums, float* rest_I);
 
   // y[t, o] = sum_i w[o, i] * x[t, i] for `begin <= o < end`; w is [O, I], y rows have `w.rows`
   // elements. The group of 32 runs along the reduction axis. The integer kernel computes, block

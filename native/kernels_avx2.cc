@@ -9,7 +9,8 @@
 namespace mobilemoe {
 namespace {
 
-void quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales, int32_t* sums) {
+void quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales, int32_t* sums,
+                  float* rest_I) {
   for (int64_t block = 0; block < width / kGroupSize; ++block) {
     __m256 x[4];
     for (int i = 0; i < 4; ++i) x[i] = _mm256_loadu_ps(x_I + block * kGroupSize + i * kLanes);
@@ -18,6 +19,13 @@ void quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales
     _mm256_storeu_si256(out, even_odd_order(quantized.values));
     scales[block] = quantized.scale;
     sums[block] = sum_bytes(quantized.values);
+    if (rest_I == nullptr) continue;
+    alignas(32) int8_t natural[kGroupSize];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(natural), quantized.values);
+    for (int64_t i = 0; i < kGroupSize; ++i) {
+      const int64_t at = block * kGroupSize + i;
+      rest_I[at] = x_I[at] - static_cast<float>(natural[i]) * quantized.scale;
+    }
   }
 }
 

@@ -7,7 +7,7 @@
 namespace mobilemoe {
 
 void avx512_quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales,
-                         int32_t* sums);
+                         int32_t* sums, float* rest_I);
 void avx512_scale_row(const float* x_I, int64_t width, float* values_I, float* scales);
 void avx512_linear_int8(const Int4Matrix& w_OI, const QuantizedRows& x_TI, int64_t tokens,
                         int64_t begin, int64_t end, float* y_TO);

@@ -17,7 +17,7 @@ inline __m256i even_odd_order(__m128i first, __m128i second) {
 }  // namespace
 
 void avx512_quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales,
-                         int32_t* sums) {
+                         int32_t* sums, float* rest_I) {
   for (int64_t block = 0; block < width / kGroupSize; ++block) {
     const __m512 a = _mm512_loadu_ps(x_I + block * kGroupSize);
     const __m512 b = _mm512_loadu_ps(x_I + block * kGroupSize + kLanes);
@@ -31,6 +31,11 @@ void avx512_quantize_row(const float* x_I, int64_t width, int8_t* values, float*
     _mm256_storeu_si256(out, even_odd_order(_mm512_cvtepi32_epi8(low), _mm512_cvtepi32_epi8(high)));
     scales[block] = scale.scale;
     sums[block] = _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
+    if (rest_I == nullptr) continue;
+    const __m512 step = _mm512_set1_ps(scale.scale);
+    float* rest = rest_I + block * kGroupSize;
+    _mm512_storeu_ps(rest, _mm512_sub_ps(a, _mm512_mul_ps(_mm512_cvtepi32_ps(low), step)));
+    _mm512_storeu_ps(rest + kLanes, _mm512_sub_ps(b, _mm512_mul_ps(_mm512_cvtepi32_ps(high), step)));
   }
 }
 

@@ -44,7 +44,8 @@ void scale_row(const float* x_I, int64_t width, float* values_I, float* scales) 
   }
 }
 
-void quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales, int32_t* sums) {
+void quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales, int32_t* sums,
+                  float* rest_I) {
   for (int64_t block = 0; block < width / kGroupSize; ++block) {
     int32_t block_values[kGroupSize];
     scales[block] = quantize_block(x_I + block * kGroupSize, block_values);
@@ -56,6 +57,10 @@ void quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales
       sum += block_values[2 * i] + block_values[2 * i + 1];
     }
     sums[block] = sum;
+    for (int64_t i = 0; rest_I != nullptr && i < kGroupSize; ++i) {
+      const int64_t at = block * kGroupSize + i;
+      rest_I[at] = x_I[at] - static_cast<float>(block_values[i]) * scales[block];
+    }
   }
 }
 

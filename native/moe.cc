@@ -63,7 +63,10 @@ void FeedForward::prepare(const Kernels& kernels, const float* h_TD, int64_t tok
 
 void FeedForward::forward(const Team& team, const Kernels& kernels, const LayerWeights& layer,
                           const float* h_TD, int64_t tokens, float* y_TD) {
+  const Activations activated = swiglu_.view(gate_TS_.data(), tokens);
+  const Product down[] = {LinearProduct{&layer.swiglu.down, activated, swiglu_TD_.data()}};
   first_products(team, kernels, layer, h_TD, tokens);
+  if (layer.swiglu.present()) prefetch_share(team, down);
   team.barrier();
   if (layer.is_moe) choose(team, layer.moe, tokens);
   if (layer.swiglu.present()) activate_swiglu(team, kernels, tokens);
@@ -77,7 +80,7 @@ void FeedForward::forward(const Team& team, const Kernels& kernels, const LayerW
       experts_by_unit(team, kernels, layer.moe);
     }
   }
-  if (layer.swiglu.present()) swiglu_down(team, kernels, layer, tokens);
+  if (layer.swiglu.present()) multiply(team, kernels, down);
   team.barrier();
   combine(team, layer, tokens, y_TD);
 }
@@ -223,13 +226,6 @@ void FeedForward::run_unit(const Kernels& kernels, const MoeWeights& moe, const 
                               identity_N_.data(), unit.count};
   float* out = down_ND_.data() + unit.first * config_.hidden_size;
   multiply(kernels, ExpertProduct{&moe.down_E[expert], activated, out});
-}
-
-void FeedForward::swiglu_down(const Team& team, const Kernels& kernels,
-                              const LayerWeights& layer, int64_t tokens) {
-  const Activations activated = swiglu_.view(gate_TS_.data(), tokens);
-  const Product product[] = {LinearProduct{&layer.swiglu.down, activated, swiglu_TD_.data()}};
-  multiply(team, kernels, product);
 }
 
 // y = routed + shared; the choices of a token are added best expert first.

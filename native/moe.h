@@ -66,8 +66,6 @@ class FeedForward {
   void experts_by_unit(const Team& team, const Kernels& kernels, const MoeWeights& moe);
   void run_unit(const Kernels& kernels, const MoeWeights& moe, const Unit& unit,
                 UnitBuffer& buffer);
-  void swiglu_down(const Team& team, const Kernels& kernels, const LayerWeights& layer,
-                   int64_t tokens);
   void combine(const Team& team, const LayerWeights& layer, int64_t tokens, float* y_TD) const;
 
   Config config_;

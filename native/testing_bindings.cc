@@ -122,7 +122,8 @@ nb::tuple quantize(const Array<float, 1>& x, const std::string& kernel) {
   std::vector<int8_t> values(static_cast<size_t>(width));
   std::vector<float> scales(static_cast<size_t>(blocks));
   std::vector<int32_t> sums(static_cast<size_t>(blocks));
-  choose_kernels(kernel).quantize_row(x.data(), width, values.data(), scales.data(), sums.data());
+  choose_kernels(kernel).quantize_row(x.data(), width, values.data(), scales.data(), sums.data(),
+                                      nullptr);
   return nb::make_tuple(to_numpy(std::move(values), {width}), to_numpy(std::move(scales), {blocks}),
                         to_numpy(std::move(sums), {blocks}));
 }
