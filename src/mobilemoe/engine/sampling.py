@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mobilemoe.engine.candidates import Float32, Float64, candidates
+from mobilemoe.engine.candidates import Float32, candidates
 from mobilemoe.engine.checks import is_integer, is_number, require
 from mobilemoe.errors import MobileMoEError
 
 Bool = npt.NDArray[np.bool_]
+
+_BLOCK = 512  # weights that are summed at once to draw from them
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,19 @@ def check_finite(logits_V: Float32) -> None:
         )
 
 
-def _draw(weights_C: Float64, uniform: float) -> int:
-    """Return the position at which the running sum of the weights passes `uniform` of all."""
-    sums_C = np.cumsum(weights_C)
-    total = float(sums_C[-1])
+def _draw(weights_C: Float32, uniform: float) -> int:
+    """Return the position at which the running sum of the weights passes `uniform` of all.
+
+    First the block where it does is found, then the place in the block.
+    """
+    blocks = np.arange(0, len(weights_C), _BLOCK)
+    sums_B = np.cumsum(np.add.reduceat(weights_C, blocks, dtype=np.float64))
+    total = float(sums_B[-1])
     target = min(uniform * total, math.nextafter(total, 0.0))  # so that it is passed somewhere
-    return int(np.searchsorted(sums_C, target, side="right"))
+    block = int(np.searchsorted(sums_B, target, side="right"))
+    weights_N = weights_C[block * _BLOCK : (block + 1) * _BLOCK]
+    before = float(sums_B[block - 1]) if block else 0.0
+    sums_N = before + np.cumsum(weights_N, dtype=np.float64)
+    position = int(np.searchsorted(sums_N, target, side="right"))
+    possible = int(np.flatnonzero(weights_N)[-1])  # rounding may leave the target unpassed
+    return block * _BLOCK + min(position, possible)
