@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,10 @@ from mobilemoe.cli.running import PATH_HELP, open_model
 from mobilemoe.cli.sampling import MaxNewTokens, RunOptions, SamplingOptions
 from mobilemoe.cli.stdin import not_utf8
 from mobilemoe.errors import MobileMoEError
+
+if TYPE_CHECKING:
+    from mobilemoe.checkpoint import ChatFormat
+    from mobilemoe.engine import Model, Session
 
 CHAT_EXAMPLES = (
     "\b\nExamples:\n"
@@ -39,17 +43,31 @@ def chat(
     from mobilemoe.checkpoint import ChatFormat
 
     model = open_model(path, run.threads, run.context, run.activations)
-    chat_format, tokenizer = ChatFormat.from_folder(model.folder), model.tokenizer
-    session = model.session()  # a turn reads only what is new since the last one
+    chat_format = ChatFormat.from_folder(model.folder)
+    answer = answerer(model, model.session(), chat_format, max_new_tokens, sampling)
+    converse(answer, [{"role": "system", "content": system}] if system else [])
+
+
+def answerer(
+    model: Model,
+    session: Session,
+    chat_format: ChatFormat,
+    max_new_tokens: int,
+    sampling: SamplingOptions,
+) -> Callable[[list[Message]], str]:
+    """Return a function that answers a conversation on stdout.
+
+    Each turn continues `session` and reads only what is new since the last one.
+    """
 
     def encode(messages: list[Message]) -> list[int]:
-        return chat_format.encode(tokenizer, messages)
+        return chat_format.encode(model.tokenizer, messages)
 
     def answer(messages: list[Message]) -> str:
         ids = encode(recent(messages, lambda kept: len(encode(kept)) < model.context))
         return stream(model.generate(ids, max_new_tokens, session=session, **sampling.keywords()))
 
-    converse(answer, [{"role": "system", "content": system}] if system else [])
+    return answer
 
 
 def converse(answer: Callable[[list[Message]], str], messages: list[Message]) -> None:

@@ -115,8 +115,11 @@ class Session:
         hint = "choose a larger context, or shorten the prompt"
         allowed = f"at most {self.context}, the context"
         require(len(ids_T) <= self.context, "number of ids", len(ids_T), allowed, hint)
+        limit = len(ids_T) - 1 if limit is None else limit
+        valid = is_integer(limit) and 0 <= limit <= len(ids_T)
+        require(valid, "limit", limit, f"0 to {len(ids_T)}", "leave it out to keep all but one")
         with self._lock:
-            kept = self._shared(ids_T[: len(ids_T) - 1 if limit is None else limit])
+            kept = self._shared(ids_T[:limit])
             self.rewind(kept)
         return kept
 
