@@ -79,13 +79,15 @@ def test_one_token_has_nothing_to_score_and_costs_nothing(model):
 def test_scoring_endings_of_one_beginning_reads_it_once(model):
     session = model.session()
     beginning, endings = IDS[:40], [IDS[40:50], IDS[50:53], IDS[53:60]]
-    for number, ending in enumerate(endings):
+    calls, append = [], session.append
+    session.append = lambda ids: calls.append(len(ids)) or append(ids)
+    for ending in endings:
         ids = beginning + ending
         scored = model.logprobs(ids, start=len(beginning), session=session)
         assert scored == model.logprobs(ids)[len(beginning) - 1 :]
         assert session.ids == ids[:-1]
-        if number:  # the last token of the beginning is read again, for its logits
-            assert session.routing().shape[1] == len(ending)
+        assert session.routing().shape[1] == len(ending)
+        assert calls == [39], "its last token is read with each ending, for the logits"
 
 
 def test_generation_goes_on_from_a_scored_prompt(model):

@@ -71,6 +71,14 @@ def test_the_longest_common_prefix_wins(model):
     assert read(pool, [3] * 10 + [5])[1] == 1
 
 
+def test_a_longer_prefix_is_worth_forgetting_an_end_for(model):
+    pool = SessionPool(model, 2)
+    with pool.lend(IDS) as short, pool.lend(IDS) as long:
+        short.append(IDS[:5])
+        long.append([*IDS[:20], 7, 8])
+    assert read(pool, [*IDS[:20], 9])[1] == 1
+
+
 def test_a_shared_beginning_does_not_cost_another_conversation_its_end(model):
     pool = SessionPool(model, 2)
     conversation = IDS[:40]

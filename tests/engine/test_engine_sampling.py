@@ -14,10 +14,10 @@ from mobilemoe.engine.sampling import Sampling, choose, penalized
 from mobilemoe.errors import MobileMoEError
 
 
-def many_logits(seed: int, size: int, levels: int, masked: float) -> np.ndarray:
+def many_logits(seed: int, size: int, levels: int, width: float, masked: float) -> np.ndarray:
     """Return logits of at most `levels` values, of which the share `masked` is -inf, not all."""
     rng = np.random.default_rng(seed)
-    values = rng.normal(0, 4, levels).astype(np.float32)
+    values = rng.normal(0, width, levels).astype(np.float32)
     x_V = values[rng.integers(0, levels, size)]
     x_V[rng.random(size) < masked] = -np.inf
     x_V[rng.integers(size)] = values[0]
@@ -28,8 +28,9 @@ few = st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=40)
 logits = few.map(lambda values: np.array(values, np.float32)) | st.builds(
     many_logits,
     seed=st.integers(0, 2**32),
-    size=st.integers(1, 4000),
-    levels=st.sampled_from([1, 2, 30, 4000]),
+    size=st.sampled_from([4000, 1500, 130, 3]),
+    levels=st.sampled_from([4000, 30, 2, 1]),
+    width=st.sampled_from([1.0, 4.0, 0.1]),
     masked=st.sampled_from([0.0, 0.5, 0.999]),
 )
 temperatures = st.floats(0.05, 5) | st.sampled_from([5e-324, 1e-9, 1e9, 1.7e308])
@@ -39,8 +40,10 @@ parts = st.floats(0.001, 1) | st.sampled_from([0.5, 0.9, 1.0])
 def naive_candidates(x_V, temperature, top_k, top_p, min_p) -> dict[int, float]:
     """Ids and weights that stay, one token at a time from a full sort."""
     order = np.argsort(-x_V, kind="stable").tolist()[: top_k or None]
+    limits = np.finfo(np.float32)
+    divisor = np.float32(min(max(temperature, float(limits.tiny)), float(limits.max)))
     with np.errstate(over="ignore"):
-        weights_V = np.exp((x_V - x_V.max()) / np.float32(min(max(temperature, 1e-37), 1e37)))
+        weights_V = np.exp((x_V - x_V.max()) / divisor)
     total = math.fsum(weights_V[order])
     kept, mass = {}, 0.0
     for token_id in order:
@@ -65,6 +68,15 @@ def test_candidates_follow_the_definition(x_V, temperature, top_k, top_p, min_p)
     assert ids_C.tolist() == sorted(expected)
     assert np.allclose(weights_C, [expected[i] for i in sorted(expected)], rtol=1e-6, atol=0)
     assert int(np.argmax(x_V)) in expected
+
+
+def test_a_nucleus_ends_with_the_token_that_reaches_p_exactly():
+    """Binary fractions, so that the sums are exact."""
+    x_V = np.log(np.array([0.25, 0.5, 0.125, 0.125], np.float32))
+    assert np.array_equal(candidates(x_V, 1.0, 0, 0.99, 0.0)[1], [0.5, 1, 0.25, 0.25])
+    assert candidates(x_V, 1.0, 0, 0.5, 0.0)[0].tolist() == [1]
+    assert candidates(x_V, 1.0, 0, 0.75, 0.0)[0].tolist() == [0, 1]
+    assert candidates(x_V, 1.0, 0, 0.76, 0.0)[0].tolist() == [0, 1, 2]
 
 
 @settings(max_examples=200, deadline=None)

@@ -26,10 +26,11 @@ def candidates(
 ) -> tuple[Ids, Float32]:
     """Return the ids that stay, lowest first, and their weights: exp((logit - max) / temperature).
 
-    Needs a temperature above 0 and a finite largest logit. In this order: top-k keeps the k
-    largest logits; of the probabilities of those, top-p keeps the likeliest, up to and with the
-    one that brings their sum to p; min-p keeps those of at least `min_p` times the largest.
-    Equals go to the lower id. The best token always stays.
+    Needs a finite largest logit and a temperature above 0, which is held to the normal numbers
+    of float32. In this order: top-k keeps the k largest logits; of the probabilities of those,
+    top-p keeps the likeliest, up to and with the one that brings their sum to p; min-p keeps
+    those of at least `min_p` times the largest. Equals go to the lower id. The best token
+    always stays.
     """
     ids_C: Ids = largest(logits_V, top_k) if top_k else np.arange(len(logits_V), dtype=np.int32)
     x_C = logits_V[ids_C] if top_k else logits_V
