@@ -82,7 +82,9 @@ def load(
 
 
 class Model:
-    """A loaded model; `load` makes it. Immutable: every call works on a session of its own."""
+    """A loaded model; `load` makes it. Immutable: what changes is the session that a call makes
+    for itself or is given.
+    """
 
     def __init__(
         self,

@@ -87,11 +87,10 @@ class Session:
         Raises:
             MobileMoEError: if `position` is negative or beyond the current one.
         """
-        allowed = f"0 to {self.position}"
         hint = "a session can only go back"
-        valid = is_integer(position) and 0 <= position <= self.position
-        require(valid, "position", position, allowed, hint)
-        with native_errors():
+        with self._lock, native_errors():
+            valid = is_integer(position) and 0 <= position <= self.position
+            require(valid, "position", position, f"0 to {self.position}", hint)
             self._session.rewind(position)
 
     def common_prefix(self, ids: Ids) -> int:
