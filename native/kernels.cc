@@ -4,6 +4,8 @@
 
 #ifdef MOBILEMOE_AVX2
 #include <cpuid.h>
+
+#include "kernels_avx512.h"
 #endif
 
 namespace mobilemoe {
@@ -28,17 +30,55 @@ const Kernels* avx2_kernels() {
   return nullptr;
 }
 
+// The AVX-512 table: the AVX2 one, with integer kernels of its own. Null as above.
+const Kernels* avx512_kernels() {
+#ifdef MOBILEMOE_AVX2
+  const bool runs = avx2_kernels() != nullptr && __builtin_cpu_supports("avx512f") &&
+                    __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+  static const Kernels table = avx512_table(kAvx2Kernels);
+  if (runs) return &table;
+#endif
+  return nullptr;
+}
+
+struct Candidate {
+  const char* name;
+  const Kernels* (*table)();
+  const char* needs;
+};
+
+// Best first.
+constexpr Candidate kCandidates[] = {
+    {"avx512", avx512_kernels, "AVX-512 F, BW, DQ, VL and VNNI"},
+    {"avx2", avx2_kernels, "AVX2, FMA and F16C"},
+    {"portable", [] { return &kPortableKernels; }, "nothing"},
+};
+
+// "auto, avx512, ...": those that `wanted` says yes to.
+template <class Wanted>
+std::string list_names(const Wanted& wanted) {
+  std::string names = "auto";
+  for (const Candidate& candidate : kCandidates) {
+    if (wanted(candidate)) names += std::string(", ") + candidate.name;
+  }
+  return names;
+}
+
 }  // namespace
 
 const Kernels& choose_kernels(const std::string& name) {
-  if (name != "auto" && name != "portable" && name != "avx2") {
-    throw InvalidArgument("kernel is '" + name + "'; allowed: auto, portable, avx2");
+  for (const Candidate& candidate : kCandidates) {
+    if (name != "auto" && name != candidate.name) continue;
+    const Kernels* table = candidate.table();
+    if (table != nullptr) return *table;
+    if (name == "auto") continue;
+    throw InvalidArgument("kernel is '" + name + "'; allowed here: " +
+                          list_names([](const auto& c) { return c.table() != nullptr; }) + " (no " +
+                          candidate.needs + ")");
   }
-  const Kernels* avx2 = name == "portable" ? nullptr : avx2_kernels();
-  if (name == "avx2" && avx2 == nullptr) {
-    throw InvalidArgument("kernel is 'avx2'; allowed here: auto, portable (no AVX2, FMA and F16C)");
-  }
-  return avx2 != nullptr ? *avx2 : kPortableKernels;
+  throw InvalidArgument("kernel is '" + name +
+                        "'; allowed: " + list_names([](const auto&) { return true; }));
 }
 
 }  // namespace mobilemoe

@@ -202,87 +202,25 @@ struct ExpertBf16 : ExpertSums {
   }
 };
 
-// Four inputs of one column lie side by side in a tile, as the byte products need them; the
-// columns of its four registers are 0, 2 .. 14; 16, 18 .. 30; 1, 3 .. 15; 17, 19 .. 31.
-struct ExpertInt8 {
-  using Matrix = Int4Matrix;
-  struct Tile {
-    __m256i weights[kGroupSize / 4][4];
-  };
-
-  static constexpr auto scales = expert_scales;
-
-  static void unpack(const Int4Matrix& w, int64_t input, int64_t group, Tile& tile) {
-    for (int64_t quad = 0; quad < kGroupSize / 4; ++quad) {
-      __m128i rows[4];
-      for (int64_t i = 0; i < 4; ++i) {
-        const uint8_t* bytes = row_bytes(w, input + 4 * quad + i) + group * (kGroupSize / 2);
-        rows[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
-      }
-      unpack_quad(rows, tile.weights[quad]);
-    }
-  }
-
-  static void accumulate(const Tile& tile, const float* scales, const float* x, float* y) {
-    __m256 folded[4];
-    fold_scales(x, scales, folded);
-    const QuantizedBlock b = quantize_block(folded);
-    alignas(32) int32_t quads[kLanes];  // four int8 each
-    _mm256_store_si256(reinterpret_cast<__m256i*>(quads), b.values);
-    __m256i sums[4] = {};
-    for (int64_t i = 0; i < kLanes; ++i) {
-      const __m256i four = _mm256_set1_epi32(quads[i]);
-      for (int64_t j = 0; j < 4; ++j) {
-        sums[j] = _mm256_add_epi16(sums[j], _mm256_maddubs_epi16(tile.weights[i][j], four));
-      }
-    }
-    const __m256i excess = _mm256_set1_epi32(8 * sum_bytes(b.values));
-    const __m256 scale = _mm256_set1_ps(b.scale);
-    for (int64_t j = 0; j < 4; ++j) {
-      const __m256i wide = _mm256_madd_epi16(sums[j], _mm256_set1_epi16(1));
-      const __m256 exact = _mm256_cvtepi32_ps(_mm256_sub_epi32(wide, excess));
-      float* out = y + j * kLanes;
-      _mm256_storeu_ps(out, _mm256_fmadd_ps(exact, scale, _mm256_loadu_ps(out)));
-    }
-  }
-
-  // Interleaves even and odd columns.
-  static void finish(float* y) {
-    __m256 columns[4];
-    for (int64_t j = 0; j < 4; ++j) columns[j] = _mm256_loadu_ps(y + j * kLanes);
-    for (int64_t half = 0; half < 2; ++half) {
-      const __m256 low = _mm256_unpacklo_ps(columns[half], columns[half + 2]);
-      const __m256 high = _mm256_unpackhi_ps(columns[half], columns[half + 2]);
-      _mm256_storeu_ps(y + half * 16, _mm256_permute2f128_ps(low, high, 0x20));
-      _mm256_storeu_ps(y + half * 16 + kLanes, _mm256_permute2f128_ps(low, high, 0x31));
-    }
-  }
-
- private:
-  static void unpack_quad(const __m128i rows[4], __m256i out[4]) {
-    const __m128i low01 = _mm_unpacklo_epi8(rows[0], rows[1]);
-    const __m128i low23 = _mm_unpacklo_epi8(rows[2], rows[3]);
-    const __m128i high01 = _mm_unpackhi_epi8(rows[0], rows[1]);
-    const __m128i high23 = _mm_unpackhi_epi8(rows[2], rows[3]);
-    const __m256i flip = _mm256_set1_epi8(static_cast<char>(0x88));  // nibble -> value + 8
-    const __m256i mask = _mm256_set1_epi8(15);
-    const __m256i low = _mm256_xor_si256(
-        flip, _mm256_set_m128i(_mm_unpackhi_epi16(low01, low23), _mm_unpacklo_epi16(low01, low23)));
-    const __m256i high = _mm256_xor_si256(
-        flip,
-        _mm256_set_m128i(_mm_unpackhi_epi16(high01, high23), _mm_unpacklo_epi16(high01, high23)));
-    out[0] = _mm256_and_si256(low, mask);
-    out[1] = _mm256_and_si256(high, mask);
-    out[2] = _mm256_and_si256(_mm256_srli_epi16(low, 4), mask);
-    out[3] = _mm256_and_si256(_mm256_srli_epi16(high, 4), mask);
-  }
-};
-
 // Rows of floats: what the exact kernels of either format read.
 template <class Ops>
 void linear_floats(const typename Ops::Matrix& w, const float* x, int64_t tokens, int64_t begin,
                    int64_t end, float* y) {
   linear_rows<Ops>(w, {x, w.columns}, tokens, begin, end, y);
+}
+
+void widen_fp16(const uint16_t* halves, int64_t width, float* out) {
+  for (int64_t i = 0; i < width; i += kLanes) {
+    const int64_t count = smaller(kLanes, width - i);
+    const __m256 floats = load_halves(reinterpret_cast<const uint8_t*>(halves + i), count);
+    if (count == kLanes) {
+      _mm256_storeu_ps(out + i, floats);
+    } else {
+      alignas(32) float some[kLanes];
+      _mm256_store_ps(some, floats);
+      for (int64_t j = 0; j < count; ++j) out[i + j] = some[j];
+    }
+  }
 }
 
 float dot(const float* a, const float* b, int64_t width) {
@@ -336,12 +274,16 @@ const Kernels kAvx2Kernels = {
     .linear_fp32 = linear_floats<LinearFp32>,
     .linear_int8 = linear_rows<LinearInt8>,
     .linear_bf16 = linear_floats<LinearBf16>,
+    .scale_row = portable_scale_row,
     .expert_fp32 = expert_groups<ExpertFp32>,
-    .expert_int8 = expert_groups<ExpertInt8>,
+    .expert_int8 = portable_expert_int8,
     .expert_bf16 = expert_groups<ExpertBf16>,
+    .silu_multiply = portable_silu_multiply,
+    .widen_fp16 = widen_fp16,
     .dot = dot,
     .attention_scores = attention_scores,
     .attention_values = attention_values,
+    .attend_int8 = portable_attend_int8,
 };
 
 }  // namespace mobilemoe

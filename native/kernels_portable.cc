@@ -1,4 +1,7 @@
 // The reference kernels: plain C++, the same on every machine.
+#include <limits>
+
+#include "exp_inline.h"
 #include "kernel_tiles.h"
 #include "quantize_scale.h"
 
@@ -29,6 +32,16 @@ float quantize_block(const float* x, int32_t* values) {
     values[i] = static_cast<int32_t>(round_half_even(scaled));
   }
   return scale.scale;
+}
+
+void scale_row(const float* x_I, int64_t width, float* values_I, float* scales) {
+  for (int64_t first = 0; first < width; first += kGroupSize) {
+    const BlockScale scale = block_scale(largest_magnitude_bits(x_I + first));
+    for (int64_t i = first; i < first + kGroupSize; ++i) {
+      values_I[i] = scale.inverse == 0.0f ? 0.0f : x_I[i] * scale.inverse;
+    }
+    scales[first / kGroupSize] = scale.scale;
+  }
 }
 
 void quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales, int32_t* sums) {
@@ -203,25 +216,78 @@ struct ExpertBf16 {
   static void finish(float*) {}
 };
 
-struct ExpertInt8 : ExpertTile {
-  static void accumulate(const Tile& tile, const float* scales, const float* x, float* y) {
-    float folded[kGroupSize];
-    int32_t values[kGroupSize];
-    int32_t sums[kGroupSize] = {};
-    for (int64_t i = 0; i < kGroupSize; ++i) folded[i] = x[i] * scales[i];
-    const float scale = quantize_block(folded, values);
-    for (int64_t i = 0; i < kGroupSize; ++i) {
-      for (int64_t c = 0; c < kGroupSize; ++c) sums[c] += values[i] * tile.weights[i][c];
-    }
-    for (int64_t c = 0; c < kGroupSize; ++c) y[c] += static_cast<float>(sums[c]) * scale;
-  }
+// b[i] of a block of 32 inputs and one group, and the scale that both share.
+struct FoldedBlock {
+  int32_t values[kGroupSize];
+  float scale;
 };
+
+// Rounds a product of two floats, exact in double, to the nearest integer, ties to even.
+int32_t rounded_product(float a, float b) {
+  constexpr double kMagic = 6755399441055744.0;  // 1.5 * 2^52: its unit in the last place is 1
+  return static_cast<int32_t>((static_cast<double>(a) * static_cast<double>(b) + kMagic) - kMagic);
+}
+
+FoldedBlock fold_block(const Int4Matrix& w, int64_t input, int64_t group, const float* values,
+                       float scale) {
+  uint16_t largest = 0;
+  for (int64_t i = 0; i < kGroupSize; ++i) {
+    const uint16_t bits = load_u16(row_scales(w, input + i) + 2 * group) & 0x7FFFu;
+    largest = bits > largest ? bits : largest;
+  }
+  const FoldScale fold = fold_scale(largest);
+  FoldedBlock out{{}, scale * fold.scale};
+  if (fold.inverse == 0.0f) return out;
+  for (int64_t i = 0; i < kGroupSize; ++i) {
+    const float ratio = half_at(row_scales(w, input + i), group) * fold.inverse;
+    out.values[i] = rounded_product(values[i], ratio);
+  }
+  return out;
+}
+
+// y[32] += one block of 32 inputs times the group's 32 columns.
+void add_folded(const Int4Matrix& w, int64_t input, int64_t group, const FoldedBlock& b,
+                float* y) {
+  int32_t sums[kGroupSize] = {};
+  for (int64_t i = 0; i < kGroupSize; ++i) {
+    const uint8_t* bytes = row_bytes(w, input + i) + group * (kGroupSize / 2);
+    for (int64_t c = 0; c < kGroupSize / 2; ++c) {
+      sums[2 * c] += b.values[i] * nibble_value(bytes[c] & 15);
+      sums[2 * c + 1] += b.values[i] * nibble_value(bytes[c] >> 4);
+    }
+  }
+  for (int64_t c = 0; c < kGroupSize; ++c) y[c] += static_cast<float>(sums[c]) * b.scale;
+}
+
+void expert_int8(const Int4Matrix& w_IO, const ScaledRows& x_TI, const int32_t* rows_S,
+                 int64_t slots, int64_t begin, int64_t end, float* y_SO) {
+  for (int64_t s = 0; s < slots; ++s) {
+    const float* values = x_TI.values + rows_S[s] * x_TI.width;
+    const float* scales = x_TI.scales + rows_S[s] * (x_TI.width / kGroupSize);
+    for (int64_t group = begin; group < end; ++group) {
+      float* y = y_SO + s * w_IO.columns + group * kGroupSize;
+      for (int64_t c = 0; c < kGroupSize; ++c) y[c] = 0.0f;
+      for (int64_t input = 0; input < w_IO.rows; input += kGroupSize) {
+        const float scale = scales[input / kGroupSize];
+        add_folded(w_IO, input, group, fold_block(w_IO, input, group, values + input, scale), y);
+      }
+    }
+  }
+}
 
 // Rows of floats: what the exact kernels of either format read.
 template <class Ops>
 void linear_floats(const typename Ops::Matrix& w, const float* x, int64_t tokens, int64_t begin,
                    int64_t end, float* y) {
   linear_rows<Ops>(w, {x, w.columns}, tokens, begin, end, y);
+}
+
+void silu_multiply(const float* gate, const float* up, int64_t width, float* out) {
+  for (int64_t i = 0; i < width; ++i) out[i] = gate[i] / (1.0f + exp_inline(-gate[i])) * up[i];
+}
+
+void widen_fp16(const uint16_t* halves, int64_t width, float* out) {
+  for (int64_t i = 0; i < width; ++i) out[i] = half_to_float(halves[i]);
 }
 
 float dot(const float* a, const float* b, int64_t width) {
@@ -248,7 +314,110 @@ void attention_values(const float* p, const float* v, int64_t positions, int64_t
   }
 }
 
+// One query row of attend_int8.
+struct QueryRow {
+  const int8_t* high;
+  const int8_t* low;
+  float scale;
+  int64_t d;
+};
+
+float score(const Int8Cache& cache, const QueryRow& q, int64_t n) {
+  const int8_t* k = cache.keys + n / kKeyLanes * kKeyLanes * q.d + n % kKeyLanes * 4;
+  int32_t high = 0, low = 0;
+  for (int64_t i = 0; i < q.d; ++i) {
+    const int32_t key = k[i / 4 * 4 * kKeyLanes + i % 4];
+    high += q.high[i] * key;
+    low += q.low[i] * key;
+  }
+  return static_cast<float>(128 * high + low) * (cache.key_scales[n] * q.scale);
+}
+
+// The running state of an online softmax.
+struct Softmax {
+  float largest = -std::numeric_limits<float>::infinity();
+  float sum = 0.0f;
+};
+
+// Turns `count` scores into weights in place; returns the factor of everything before.
+float weigh(float* scores, int64_t count, Softmax& state) {
+  const float before = state.largest;
+  for (int64_t n = 0; n < count; ++n) {
+    state.largest = scores[n] > state.largest ? scores[n] : state.largest;
+  }
+  const float factor = exp_inline(before - state.largest);
+  float sum = 0.0f;
+  for (int64_t n = 0; n < count; ++n) {
+    scores[n] = exp_inline(scores[n] - state.largest);
+    sum += scores[n];
+  }
+  state.sum = state.sum * factor + sum;
+  return factor;
+}
+
+// out = out * factor + sum_n p[n] v[n] for the positions first to first + count.
+void add_values(const Int8Cache& cache, const float* p, int64_t first, int64_t count,
+                int64_t d, float factor, float* out) {
+  float weights[kPositionBlock];
+  uint32_t largest_bits = 0;
+  for (int64_t n = 0; n < count; ++n) {
+    weights[n] = p[n] * cache.value_scales[first + n];
+    const uint32_t bits = std::bit_cast<uint32_t>(weights[n]) & 0x7FFFFFFFu;
+    largest_bits = bits > largest_bits ? bits : largest_bits;
+  }
+  const WeightScale scale = weight_scale(largest_bits);
+  int32_t integers[kPositionBlock] = {};
+  for (int64_t n = 0; n < count; ++n) {
+    if (scale.inverse == 0.0f) break;
+    integers[n] = static_cast<int32_t>(round_half_even(weights[n] * scale.inverse));
+  }
+  for (int64_t i = 0; i < d; ++i) {
+    int32_t sum = 0;
+    for (int64_t n = 0; n < count; ++n) {
+      sum += integers[n] * cache.values[((first + n) / 4 * d + i) * 4 + (first + n) % 4];
+    }
+    out[i] = out[i] * factor + static_cast<float>(sum) * scale.scale;
+  }
+}
+
+void attend_int8(const Int8Cache& cache, const Int8Queries& queries, float* const* out_R) {
+  const int64_t d = queries.d;
+  for (int64_t r = 0; r < queries.rows; ++r) {
+    const QueryRow q{queries.high + r * d, queries.low + r * d, queries.scales[r], d};
+    float* out = out_R[r];
+    for (int64_t i = 0; i < d; ++i) out[i] = 0.0f;
+    Softmax state;
+    for (int64_t first = 0; first < queries.positions[r]; first += kPositionBlock) {
+      const int64_t count = smaller(kPositionBlock, queries.positions[r] - first);
+      float scores[kPositionBlock];
+      for (int64_t n = 0; n < count; ++n) scores[n] = score(cache, q, first + n);
+      const float factor = weigh(scores, count, state);
+      add_values(cache, scores, first, count, d, factor, out);
+    }
+    const float inverse = 1.0f / state.sum;
+    for (int64_t i = 0; i < d; ++i) out[i] *= inverse;
+  }
+}
+
 }  // namespace
+
+void portable_silu_multiply(const float* gate, const float* up, int64_t width, float* out) {
+  silu_multiply(gate, up, width, out);
+}
+
+void portable_scale_row(const float* x_I, int64_t width, float* values_I, float* scales) {
+  scale_row(x_I, width, values_I, scales);
+}
+
+void portable_expert_int8(const Int4Matrix& w_IO, const ScaledRows& x_TI, const int32_t* rows_S,
+                          int64_t slots, int64_t begin, int64_t end, float* y_SO) {
+  expert_int8(w_IO, x_TI, rows_S, slots, begin, end, y_SO);
+}
+
+void portable_attend_int8(const Int8Cache& cache, const Int8Queries& queries,
+                          float* const* out_R) {
+  attend_int8(cache, queries, out_R);
+}
 
 const Kernels kPortableKernels = {
     .name = "portable",
@@ -256,12 +425,16 @@ const Kernels kPortableKernels = {
     .linear_fp32 = linear_floats<LinearFp32>,
     .linear_int8 = linear_rows<LinearInt8>,
     .linear_bf16 = linear_floats<LinearBf16>,
+    .scale_row = scale_row,
     .expert_fp32 = expert_groups<ExpertFp32>,
-    .expert_int8 = expert_groups<ExpertInt8>,
+    .expert_int8 = expert_int8,
     .expert_bf16 = expert_groups<ExpertBf16>,
+    .silu_multiply = silu_multiply,
+    .widen_fp16 = widen_fp16,
     .dot = dot,
     .attention_scores = attention_scores,
     .attention_values = attention_values,
+    .attend_int8 = attend_int8,
 };
 
 }  // namespace mobilemoe

@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from mobilemoe.engine import _native
 
 Activations = Literal["int8", "fp32"]
+Kv = Literal["int8", "fp16", "fp32"]
 
 DEFAULT_CONTEXT = 8192
-KERNELS = ("auto", "portable", "avx2")
+LONGEST_INT8_HEAD = 512  # what the native cache takes
+KERNELS = ("auto", "portable", "avx2", "avx512")
 
 
 def load(
@@ -44,6 +46,7 @@ def load(
     activations: Activations | None = None,
     kernel: str = "auto",
     revision: str | None = None,
+    kv: Kv | None = None,
 ) -> Model:
     """Open a checkpoint, INT4 or BF16, for running; weights stay in their files.
 
@@ -52,7 +55,8 @@ def load(
     `threads.thread_plan` says. `context`: tokens per session, by default 8192 or what the model
     allows. `activations`: "int8" is the fast mode, "fp32" the exact one; by default "int8" for
     INT4 weights, and "fp32", the only mode they run with, for BF16 weights. `kernel`: the
-    instruction set, "auto" for the best one of this CPU.
+    instruction set, "auto" for the best one of this CPU. `kv`: the format of cached keys and
+    values; by default "int8" with int8 activations and "fp32" in the exact mode.
 
     Raises:
         CheckpointError: if the folder or one of its files is missing or damaged, or the hub
@@ -66,6 +70,8 @@ def load(
     activations = _default_activations(checkpoint) if activations is None else activations
     _check_arguments(threads, context, longest, kernel)
     _check_activations(activations, checkpoint)
+    kv = default_kv(checkpoint.config, activations) if kv is None else kv
+    _check_kv(kv, checkpoint.config)
     _check_path(str(checkpoint.folder))
     shards = checkpoint.shards
     if len(shards) > 1:
@@ -78,7 +84,7 @@ def load(
             kernel,
             checkpoint.weight_format,
         )
-    return Model(checkpoint, native, context, activations)
+    return Model(checkpoint, native, context, activations, kv)
 
 
 class Model:
@@ -92,11 +98,13 @@ class Model:
         native: _native.Model,
         context: int,
         activations: Activations,
+        kv: Kv,
     ) -> None:
         self._checkpoint = checkpoint
         self._native = native
         self._context = context
         self._activations: Activations = activations
+        self._kv: Kv = kv
 
     @property
     def config(self) -> ModelConfig:
@@ -124,8 +132,13 @@ class Model:
         return self._activations
 
     @property
+    def kv(self) -> Kv:
+        """Format of cached keys and values: "int8", "fp16" or "fp32"."""
+        return self._kv
+
+    @property
     def instruction_set(self) -> str:
-        """The kernels in use: "avx2" or "portable"."""
+        """The kernels in use, one of KERNELS but "auto"."""
         return self._native.instruction_set
 
     @property
@@ -146,7 +159,7 @@ class Model:
     def session(self) -> Session:
         """Return a new, empty session of this model."""
         int8 = self._activations == "int8"
-        return Session(self._native, self._context, int8, self.config.vocab_size)
+        return Session(self._native, self._context, int8, self._kv, self.config.vocab_size)
 
     def probe(self, tokens: int) -> LayerProbe:
         """Return a probe of single layers, with room for inputs of `tokens` rows.
@@ -156,7 +169,7 @@ class Model:
         """
         int8 = self._activations == "int8"
         layers, hidden_size = self.config.num_hidden_layers, self.config.hidden_size
-        return LayerProbe(self._native, tokens, int8, layers, hidden_size)
+        return LayerProbe(self._native, tokens, int8, self._kv, layers, hidden_size)
 
     def logits(self, ids: Ids) -> npt.NDArray[np.float32]:
         """Return the logits [T, V] after each of `ids`, teacher forced.
@@ -264,6 +277,17 @@ class Model:
         return ids
 
 
+def default_kv(config: ModelConfig, activations: Activations) -> Kv:
+    """Return the format of the cache for a model and its mode."""
+    if activations == "fp32":
+        return "fp32"
+    return "int8" if _int8_heads(config) else "fp16"
+
+
+def _int8_heads(config: ModelConfig) -> bool:
+    return config.head_dim % 16 == 0 and config.head_dim <= LONGEST_INT8_HEAD
+
+
 def _default_activations(checkpoint: Checkpoint) -> Activations:
     return "int8" if checkpoint.weight_format == "int4" else "fp32"
 
@@ -285,6 +309,14 @@ def _check_activations(activations: str, checkpoint: Checkpoint) -> None:
     valid = activations == "fp32" or checkpoint.weight_format == "int4"
     hint = "leave it out, or convert the checkpoint to INT4 with `mobilemoe convert`"
     require(valid, "activations", activations, "fp32 (the weights are BF16)", hint)
+
+
+def _check_kv(kv: str, config: ModelConfig) -> None:
+    allowed = get_args(Kv) if _int8_heads(config) else get_args(Kv)[1:]
+    hint = "int8 is the smallest and fastest, fp32 the exact one"
+    if not _int8_heads(config):
+        hint = f"int8 needs a head_dim that is a multiple of 16, at most {LONGEST_INT8_HEAD}"
+    require(kv in allowed, "kv", kv, ", ".join(allowed), hint)
 
 
 def _check_path(path: str) -> None:

@@ -43,11 +43,13 @@ class Session:
     split over calls, on other sessions, nor on the number of threads.
     """
 
-    def __init__(self, model: _native.Model, context: int, int8: bool, vocab_size: int) -> None:
+    def __init__(
+        self, model: _native.Model, context: int, int8: bool, kv: str, vocab_size: int
+    ) -> None:
         self._model = model
         self._vocab_size = vocab_size
         with native_errors():
-            self._session: _native.Session = native_module().Session(model, context, int8)
+            self._session: _native.Session = native_module().Session(model, context, int8, kv)
         self._ids_C = np.zeros(context, np.int32)  # valid up to the position
         self._lock = threading.RLock()  # keeps ids and position together
 
