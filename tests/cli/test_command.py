@@ -64,6 +64,7 @@ def test_every_verb_has_a_worked_example(run: Run, verb: str) -> None:
         ("init", "--preset", "Q", "out"),
         ("verify", "folder", "--tokens", "513"),
         ("bench", "folder", "-d", "0,-1"),
+        ("bench", "folder", "-t", "0"),
         ("bench", "folder", "-o", "sql"),
         ("bench", "folder", "--output", "json"),
         ("bench", "folder", "--plot", "roof.gif"),

@@ -16,6 +16,7 @@ from mobilemoe.checkpoint.fingerprint import fingerprint
 from mobilemoe.engine.native import instruction_set
 from mobilemoe.errors import MobileMoEError
 from mobilemoe.profile.benchmark import Plan, run_benchmark
+from mobilemoe.profile.subjects import subject_of
 
 PLAN = Plan(prompts=(9,), generated=(3,), depths=(0, 20), threads=(1,), rounds=2, memory=False)
 WITHOUT = """
@@ -82,6 +83,15 @@ def test_memory_is_that_of_processes_of_their_own(document):
     assert 5 < peak["repeated_mib"] < 1e4
     assert document["peak_rss_mib"] == peak["real_mib"]
     assert 5 < peak["real_mib"] < 1e4
+
+
+def test_the_repeated_prompt_is_as_long_as_the_real_one(moe):
+    subject = subject_of(moe, 40)
+    repeated = subject.repeating()
+    assert len(subject.ids) == len(repeated.ids) == 41
+    assert set(repeated.ids) == {subject.ids[0]}
+    assert len(set(subject.ids)) > 20
+    assert repeated.checkpoint == subject.checkpoint
 
 
 def test_another_checkpoint_is_measured_in_turns(moe, dense):

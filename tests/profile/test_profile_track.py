@@ -83,3 +83,26 @@ def test_experts_are_counted_over_the_whole_append(model):
     step = {"do": "run", "kind": "decode", "tokens": 2, "depth": 3}
     assert runner.run(step)["experts"] == CONFIG.num_experts_per_tok
     assert runner.run({**step, "do": "prepare"}) == {}
+
+
+def test_llama_cpp_goes_back_and_forth_as_our_session_does(model, tmp_path):
+    pytest.importorskip("llama_cpp")
+    pytest.importorskip("gguf")
+    from mobilemoe.checkpoint import open_checkpoint
+    from mobilemoe.export import export_gguf
+    from mobilemoe.profile.llama_worker import LlamaContext, Settings, start
+
+    path = export_gguf(open_checkpoint(model.folder), tmp_path / "m.gguf", "f32").path
+    setup = {"path": str(path), "ids": IDS, "threads": 1, "context": 64}
+    runner = start(setup | {"vocab_size": CONFIG.vocab_size})
+    exact = engine.load(model.folder, threads=1, context=64, activations="fp32").session()
+    context = LlamaContext(runner._model, CONFIG.vocab_size, Settings(False, "fp32"), 1, 64)
+    theirs, ours = Track(context, IDS), Track(exact, IDS)
+    for kind, tokens, depth in (("prefill", 30, 5), ("decode", 4, 20), ("prefill", 7, 50)):
+        theirs.run(kind, tokens, depth)
+        ours.run(kind, tokens, depth)
+    theirs.restore(17)
+    ours.restore(17)
+    expected = exact.append(IDS[17:40])
+    assert np.abs(context.append(IDS[17:40]) - expected).max() < 1e-4 * np.abs(expected).max()
+    context.close()

@@ -6,12 +6,26 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mobilemoe.cli.bench_options import (
+    Depths,
+    Generated,
+    Gguf,
+    Memory,
+    Output,
+    OutputFormat,
+    PictureFile,
+    Prompts,
+    ResultFile,
+    Rounds,
+    ThreadList,
+    Versus,
+    parse_numbers,
+)
 from mobilemoe.cli.bench_view import csv_table, markdown
 from mobilemoe.cli.output import JsonOption, print_json
 from mobilemoe.cli.running import PATH_HELP
@@ -27,99 +41,22 @@ BENCH_EXAMPLES = (
     "  mobilemoe bench path/to/checkpoint -p 512,2048 -n 0 --vs llama.cpp --plot roofline.svg\n"
     "  mobilemoe bench path/to/checkpoint --vs path/to/dense -o csv --output result.json"
 )
-PICTURES = (".png", ".svg", ".pdf")
-
-
-class Output(StrEnum):
-    """How the result is printed."""
-
-    md = "md"
-    json = "json"
-    csv = "csv"
-
-
-def _numbers(low: int) -> Callable[[str], list[int]]:
-    """Return a parser of comma lists of whole numbers, each at least `low`."""
-
-    def parse(text: str) -> list[int]:
-        parts = [part.strip() for part in text.split(",")]
-        if not all(part.isascii() and part.isdigit() and int(part) >= low for part in parts):
-            raise typer.BadParameter(f"{text!r}: write whole numbers of at least {low}, as 0,4096")
-        return [int(part) for part in parts]
-
-    return parse
-
-
-def _result_file(path: Path | None) -> Path | None:
-    """Refuse a format's name: llama-bench spells -o `--output`, here that is a file."""
-    if path is not None and str(path) in list(Output):
-        raise typer.BadParameter(f"{path} is a format; write -o {path}, or a file's name")
-    return path
-
-
-def _picture_file(path: Path | None) -> Path | None:
-    if path is not None and path.suffix not in PICTURES:
-        raise typer.BadParameter(f"{path}: allowed endings are {', '.join(PICTURES)}")
-    return path
-
-
-LENGTHS_HELP = "; comma list, 0 leaves it out."
 
 
 def bench(
     path: Annotated[str, typer.Argument(metavar="PATH", help=PATH_HELP)],
-    prompts: Annotated[
-        str,
-        typer.Option("-p", "--n-prompt", callback=_numbers(0), help=f"Prompt tokens{LENGTHS_HELP}"),
-    ] = "512",
-    generated: Annotated[
-        str,
-        typer.Option("-n", "--n-gen", callback=_numbers(0), help=f"Decoded tokens{LENGTHS_HELP}"),
-    ] = "128",
-    depths: Annotated[
-        str,
-        typer.Option(
-            "-d", "--n-depth", callback=_numbers(0), help="Tokens before the measured ones; list."
-        ),
-    ] = "0",
-    threads: Annotated[
-        str | None,
-        typer.Option("-t", "--threads", help="Comma list; default: chosen by the engine."),
-    ] = None,
-    rounds: Annotated[
-        int, typer.Option("-r", "--repetitions", min=1, help="Timed rounds of every row.")
-    ] = 5,
-    output_format: Annotated[
-        Output, typer.Option("-o", "--output-format", help="What is printed.")
-    ] = Output.md,
-    versus: Annotated[
-        str | None,
-        typer.Option(
-            "--vs", metavar="llama.cpp|PATH", help="Measure this too, round by round in turns."
-        ),
-    ] = None,
-    gguf: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Keep the file for llama.cpp here; reused if there."),
-    ] = None,
+    prompts: Prompts = "512",
+    generated: Generated = "128",
+    depths: Depths = "0",
+    threads: ThreadList = None,
+    rounds: Rounds = 5,
+    output_format: OutputFormat = Output.md,
+    versus: Versus = None,
+    gguf: Gguf = None,
     activations: ActivationsOption = None,
-    memory: Annotated[
-        bool, typer.Option("--memory/--no-memory", help="Measure peak memory, in more processes.")
-    ] = True,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", callback=_result_file, help="Write the JSON document here as well."
-        ),
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            callback=_picture_file,
-            help="Draw the rows under both roofs (png, svg).",
-        ),
-    ] = None,
+    memory: Memory = True,
+    output: ResultFile = None,
+    plot: PictureFile = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure prefill and decode with real prompts, beside this machine's own ceilings.
@@ -130,10 +67,10 @@ def bench(
     from mobilemoe.profile.benchmark import Plan, run_benchmark
 
     plan = Plan(
-        prompts=tuple(prompts),  # type: ignore[arg-type]  # the callbacks have parsed them
-        generated=tuple(generated),  # type: ignore[arg-type]
-        depths=tuple(depths),  # type: ignore[arg-type]
-        threads=tuple(_numbers(1)(threads)) if threads is not None else (),
+        prompts=parse_numbers(prompts, 0),
+        generated=parse_numbers(generated, 0),
+        depths=parse_numbers(depths, 0),
+        threads=parse_numbers(threads, 1) if threads is not None else (),
         rounds=rounds,
         activations=activations.value if activations else None,
         versus=versus,

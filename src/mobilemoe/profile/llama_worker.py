@@ -71,8 +71,19 @@ class LlamaContext:
             raise MobileMoEError(f"llama.cpp makes no context with {settings}")
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._batch = llama_cpp.llama_batch_init(BATCH, 0, 1)
+        self._token, self._pos, self._wanted = self._batch_arrays()
         self._vocab_size = vocab_size
         self._position = 0
+
+    def _batch_arrays(self) -> tuple[Any, Any, Any]:
+        """Return ids, positions and "logits wanted" of the batch; fill in what never changes."""
+        batch = self._batch
+        for index in range(BATCH):
+            batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
+        fields = (batch.token, batch.pos, batch.logits)
+        token, pos, wanted = (np.ctypeslib.as_array(field, (BATCH,)) for field in fields)
+        wanted[:] = 0
+        return token, pos, wanted
 
     def append(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """Append ids and return the logits [V] after the last one, valid until the next call."""
@@ -82,16 +93,12 @@ class LlamaContext:
         return np.ctypeslib.as_array(logits, (self._vocab_size,))
 
     def _decode(self, ids: Sequence[int], last: bool) -> None:
-        batch = self._batch
-        batch.n_tokens = len(ids)
-        for index, token in enumerate(ids):
-            batch.token[index] = token
-            batch.pos[index] = self._position + index
-            batch.n_seq_id[index] = 1
-            batch.seq_id[index][0] = 0
-            batch.logits[index] = 0
-        batch.logits[len(ids) - 1] = last
-        status = llama_cpp.llama_decode(self._context, batch)
+        count = self._batch.n_tokens = len(ids)
+        self._token[:count] = ids
+        self._pos[:count] = np.arange(self._position, self._position + count)
+        self._wanted[:count] = 0
+        self._wanted[count - 1] = last
+        status = llama_cpp.llama_decode(self._context, self._batch)
         if status != 0:
             raise MobileMoEError(f"llama_decode returned {status} at position {self._position}")
         self._position += len(ids)
