@@ -6,7 +6,7 @@ validation, sampling and text.
 
 from mobilemoe.engine.generation import FinishReason, Token
 from mobilemoe.engine.logprobs import TokenLogprob
-from mobilemoe.engine.model import Activations, Model, load
+from mobilemoe.engine.model import Activations, Kv, Model, load
 from mobilemoe.engine.prefix import SessionPool
 from mobilemoe.engine.probe import FeedForwardOutput, LayerProbe
 from mobilemoe.engine.session import Prefill, Session
@@ -16,6 +16,7 @@ __all__ = [
     "Activations",
     "FeedForwardOutput",
     "FinishReason",
+    "Kv",
     "LayerProbe",
     "Model",
     "Prefill",
