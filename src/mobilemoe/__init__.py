@@ -11,7 +11,7 @@ from mobilemoe.config import ModelConfig
 from mobilemoe.errors import CheckpointError, MobileMoEError
 
 if TYPE_CHECKING:
-    from mobilemoe.engine import Activations, Model
+    from mobilemoe.engine import Activations, Kv, Model
 
 __all__ = ["CheckpointError", "MobileMoEError", "ModelConfig", "config", "load"]
 
@@ -24,6 +24,7 @@ def load(
     context: int | None = None,
     activations: Activations | None = None,
     revision: str | None = None,
+    kv: Kv | None = None,
 ) -> Model:
     """Open a checkpoint folder or a model of the hub in the native engine.
 
@@ -36,4 +37,4 @@ def load(
     """
     from mobilemoe.engine import load as load_engine  # keeps `import mobilemoe` light
 
-    return load_engine(path, threads, context, activations, revision=revision)
+    return load_engine(path, threads, context, activations, revision=revision, kv=kv)

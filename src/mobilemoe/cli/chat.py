@@ -42,7 +42,7 @@ def chat(
     """Talk to a model, one line per message; /quit or Ctrl-D ends it."""
     from mobilemoe.checkpoint import ChatFormat
 
-    model = open_model(path, run.threads, run.context, run.activations)
+    model = open_model(path, run.threads, run.context, run.activations, run.kv)
     chat_format = ChatFormat.from_folder(model.folder)
     answer = answerer(model, model.session(), chat_format, max_new_tokens, sampling)
     converse(answer, [{"role": "system", "content": system}] if system else [])

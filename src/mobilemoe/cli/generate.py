@@ -44,7 +44,7 @@ def generate(
     """Continue a text; the continuation is streamed to stdout."""
     if (logprobs or prompt_logprobs) and not as_json:
         raise typer.BadParameter("--logprobs and --prompt-logprobs need --json")
-    model = open_model(path, run.threads, run.context, run.activations)
+    model = open_model(path, run.threads, run.context, run.activations, run.kv)
     session = model.session()
     document: dict[str, Any] = {"prompt": prompt}
     if prompt_logprobs:

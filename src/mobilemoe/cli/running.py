@@ -6,14 +6,18 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mobilemoe.cli.sampling import Activations
+    from mobilemoe.cli.sampling import Activations, KvCache
     from mobilemoe.engine import Model
 
 PATH_HELP = "A checkpoint folder, or a hub id: owner/name or owner/name@revision."
 
 
 def open_model(
-    path: str, threads: int | None, context: int | None, activations: Activations | None
+    path: str,
+    threads: int | None,
+    context: int | None,
+    activations: Activations | None,
+    kv: KvCache | None,
 ) -> Model:
     """Return the model at `path`; say on stderr when it has more threads than CPUs."""
     from mobilemoe import engine
@@ -26,4 +30,5 @@ def open_model(
         threads=threads,
         context=context,
         activations=activations.value if activations else None,
+        kv=kv.value if kv else None,
     )
