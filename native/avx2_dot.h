@@ -16,8 +16,12 @@
 
 #include <immintrin.h>
 
+#include <cstdint>
+
 namespace mobilemoe {
 namespace {
+
+constexpr int64_t kTileWidth = 6;  // tokens of a tile, times two registers: what 16 ones hold
 
 #if defined(MOBILEMOE_DOT_VEX) || defined(MOBILEMOE_DOT_EVEX)
 
@@ -46,10 +50,15 @@ inline __m256i add_pairs(__m256i sum, __m256i a, __m256i b) {
 inline __m256i begin_sum(__m256i) { return _mm256_setzero_si256(); }
 inline __m256i join_sums(__m256i a, __m256i b) { return _mm256_add_epi16(a, b); }
 inline __m256i add_quads(__m256i sum, __m256i u8, __m256i s8) {
-  return _mm256_add_epi16(sum, _mm256_maddubs_epi16(u8, s8));
+  sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(u8, s8));
+  // A compiler that reorders the additions runs out of registers: here is the sum, take it.
+  asm("" : "+x"(sum));
+  return sum;
 }
 inline __m256i add_pairs(__m256i sum, __m256i a, __m256i b) {
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+  sum = _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+  asm("" : "+x"(sum));
+  return sum;
 }
 inline __m256i finish_sum(__m256i sum, __m256i start) {
   return add_pairs(start, sum, _mm256_set1_epi16(1));

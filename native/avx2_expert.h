@@ -5,14 +5,12 @@
 // the lanes, four inputs to a lane. The same bits as in avx2_expert_gemv.h.
 #pragma once
 
-#include <iterator>
-
 #include "avx2_expert_gemv.h"
 
 namespace mobilemoe {
 namespace {
 
-constexpr int64_t kGemvSlots = 2;   // up to here weights stay in registers
+constexpr int64_t kGemvSlots = 5;   // up to here weights stay in registers
 constexpr int64_t kPassSlots = 60;  // slots whose sums are held at once
 constexpr int64_t kStrip = 8;       // blocks of a tile
 
@@ -79,7 +77,9 @@ void unpack_group(const Int4Matrix& w, int64_t input, int64_t group, int64_t cou
     for (int64_t q = 0; q < kQuads; ++q) {
       __m128i rows[4];
       for (int64_t i = 0; i < 4; ++i) {
-        rows[i] = load_16(row_bytes(w, input + 4 * q + i) + group * kGroupBytes);
+        const uint8_t* bytes = row_bytes(w, input + 4 * q + i) + group * kGroupBytes;
+        prefetch(bytes + 64, 1);  // what the groups of the next lines will ask for
+        rows[i] = load_16(bytes);
       }
       __m256i weights[2][2];
       unpack_columns(rows, weights);
@@ -158,8 +158,8 @@ void multiply_group(const ExpertTile& tile, const float* const values[],
                     const float* const scales[], int64_t count, float (*sums_S)[2][2][kLanes]) {
   alignas(32) uint8_t folded[Slots][kStrip * kGroupSize];
   fold_slots<Slots>(tile, values, count, folded);
-  for (int64_t b = 0; b < count; ++b) {
-    for (int64_t half = 0; half < 2; ++half) {
+  for (int64_t half = 0; half < 2; ++half) {
+    for (int64_t b = 0; b < count; ++b) {
       multiply_half<Slots>(tile, b, half, folded, scales, sums_S);
     }
   }
@@ -170,7 +170,6 @@ using GroupFunction = void (*)(const ExpertTile&, const float* const[], const fl
 constexpr GroupFunction kGroupFunctions[] = {multiply_group<1>, multiply_group<2>,
                                              multiply_group<3>, multiply_group<4>,
                                              multiply_group<5>, multiply_group<6>};
-constexpr int64_t kTileSlots = std::size(kGroupFunctions);
 
 // Even and odd outputs -> their natural order.
 inline void interleave(const float sums[2][kLanes], float* y) {
@@ -193,8 +192,8 @@ void expert_gemm_pass(const Int4Matrix& w, const ScaledRows& x, const int32_t* r
   for (int64_t input = 0; input < w.rows; input += kStrip * kGroupSize) {
     const int64_t count = smaller(kStrip, (w.rows - input) / kGroupSize);
     unpack_group(w, input, group, count, tile);
-    for (int64_t s = 0; s < slots; s += kTileSlots) {
-      const int64_t some = smaller(kTileSlots, slots - s);
+    for (int64_t s = 0; s < slots; s += kTileWidth) {
+      const int64_t some = smaller(kTileWidth, slots - s);
       kGroupFunctions[some - 1](tile, at.values + s, at.scales + s, count, sums + s);
     }
     for (int64_t s = 0; s < slots; ++s) {

@@ -9,8 +9,6 @@
 // Weights are unsigned (value + 8), so a block's sum starts at -8 * sum of the activations.
 #pragma once
 
-#include <iterator>
-
 #include "avx2_blocks.h"
 #include "avx2_dot.h"
 #include "kernel_tiles.h"
@@ -190,7 +188,7 @@ void multiply_rows(const LinearTile& tile, const LinearInput& x, int64_t count,
 using RowsFunction = void (*)(const LinearTile&, const LinearInput&, int64_t, float (*)[2][kRows]);
 constexpr RowsFunction kRowsFunctions[] = {multiply_rows<1>, multiply_rows<2>, multiply_rows<3>,
                                            multiply_rows<4>, multiply_rows<5>, multiply_rows<6>};
-constexpr int64_t kTileTokens = std::size(kRowsFunctions);
+
 
 // Up to kPassTokens tokens from `token` on, times two sets of rows.
 void linear_gemm_pass(const RowSet sets[2], const QuantizedRows& x, int64_t token, int64_t tokens,
@@ -201,11 +199,11 @@ void linear_gemm_pass(const RowSet sets[2], const QuantizedRows& x, int64_t toke
   for (int64_t first = 0; first < blocks; first += kScalePadding) {
     const int64_t count = smaller(kScalePadding, blocks - first);
     unpack_rows(sets, first, count, tile);
-    for (int64_t t = 0; t < tokens; t += kTileTokens) {
+    for (int64_t t = 0; t < tokens; t += kTileWidth) {
       const int64_t at = (token + t) * x.stride + first;
       const LinearInput input = {x.values + (token + t) * x.width + first * kGroupSize,
                                  x.scales + at, x.sums + at, x.width, x.stride};
-      kRowsFunctions[smaller(kTileTokens, tokens - t) - 1](tile, input, count, sums + t);
+      kRowsFunctions[smaller(kTileWidth, tokens - t) - 1](tile, input, count, sums + t);
     }
   }
   for (int64_t t = 0; t < tokens; ++t) {

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Activations = Literal["int8", "fp32"]
 
 DEFAULT_CONTEXT = 8192
-KERNELS = ("auto", "portable", "avx2")
+KERNELS = ("auto", "avx512", "avx2-vnni", "avx2", "portable")
 
 
 def load(
@@ -121,7 +121,7 @@ class Model:
 
     @property
     def instruction_set(self) -> str:
-        """The kernels in use: "avx2" or "portable"."""
+        """The kernels in use: one of `KERNELS`, but not "auto"."""
         return self._native.instruction_set
 
     @cached_property
