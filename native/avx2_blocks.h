@@ -93,15 +93,20 @@ inline __m256i unpack_nibbles(const uint8_t* bytes) {
   return _mm256_and_si256(both, _mm256_set1_epi8(15));
 }
 
-// The same 32 values as floats in their natural order.
-inline void unpack_floats(const uint8_t* bytes, __m256 out[4]) {
-  const __m256i offset = _mm256_sub_epi8(unpack_nibbles(bytes), _mm256_set1_epi8(8));
-  const __m128i even = _mm256_castsi256_si128(offset), odd = _mm256_extracti128_si256(offset, 1);
-  const __m128i low = _mm_unpacklo_epi8(even, odd), high = _mm_unpackhi_epi8(even, odd);
+// 32 int8 as floats.
+inline void widen_int8(__m256i values, __m256 out[4]) {
+  const __m128i low = _mm256_castsi256_si128(values), high = _mm256_extracti128_si256(values, 1);
   out[0] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(low));
   out[1] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(low, 8)));
   out[2] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(high));
   out[3] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(high, 8)));
+}
+
+// The same 32 values as floats in their natural order.
+inline void unpack_floats(const uint8_t* bytes, __m256 out[4]) {
+  const __m256i offset = _mm256_sub_epi8(unpack_nibbles(bytes), _mm256_set1_epi8(8));
+  const __m128i even = _mm256_castsi256_si128(offset), odd = _mm256_extracti128_si256(offset, 1);
+  widen_int8(_mm256_set_m128i(_mm_unpackhi_epi8(even, odd), _mm_unpacklo_epi8(even, odd)), out);
 }
 
 // 32 bfloat16 values as floats: their bits are the upper halves.
@@ -132,6 +137,21 @@ inline __m128i load_halves(const uint8_t* halves, const HalfMask& mask) {
   const __m128i pairs = _mm_maskload_epi32(reinterpret_cast<const int*>(halves), mask.pairs);
   const int16_t last = static_cast<int16_t>(load_u16(halves + 2 * (mask.count - 1)));
   return _mm_or_si128(pairs, _mm_and_si128(mask.last, _mm_set1_epi16(last)));
+}
+
+// The first `count` <= 8 floats; the lanes behind them are 0, or not stored.
+inline __m256 load_floats(const float* x, int64_t count) {
+  if (count == kLanes) return _mm256_loadu_ps(x);
+  alignas(32) float some[kLanes] = {};
+  for (int64_t i = 0; i < count; ++i) some[i] = x[i];
+  return _mm256_load_ps(some);
+}
+
+inline void store_floats(__m256 x, int64_t count, float* out) {
+  if (count == kLanes) return _mm256_storeu_ps(out, x);
+  alignas(32) float some[kLanes];
+  _mm256_store_ps(some, x);
+  for (int64_t i = 0; i < count; ++i) out[i] = some[i];
 }
 
 struct QuantizedBlock {

@@ -145,14 +145,15 @@ inline void add_input_block(const Int4Matrix& w, int64_t input, const float* val
   // In the order of memory, as if all columns were asked for, which is the common case.
   const uint8_t* next = row_bytes(w, input) + kGroupSize * row;
   const uint8_t* next_scales = row_scales(w, input) + kGroupSize * scale_row;
+  const bool ahead = input + kGroupSize < w.rows;
   for (int64_t group = begin; group < end; group += kFoldGroups) {
     const int64_t count = smaller(kFoldGroups, end - group);
-    prefetch(next_scales + (group - begin) * 2 * kGroupSize, count * 2 * kGroupSize);
+    if (ahead) prefetch(next_scales + (group - begin) * 2 * kGroupSize, count * 2 * kGroupSize);
     const GroupBlock b = fold_groups(row_scales(w, input) + 2 * group, scale_row,
                                      half_mask(count), values, scale);
     for (int64_t g = 0; g < count; g += 2) {
       const uint8_t* bytes = row_bytes(w, input) + (group + g) * kGroupBytes;
-      prefetch(next + (group + g - begin) * kGroupBytes * kGroupSize, 32 * kGroupSize);
+      if (ahead) prefetch(next + (group + g - begin) * kGroupBytes * kGroupSize, 32 * kGroupSize);
       const auto multiply = count - g > 1 ? multiply_groups<2> : multiply_groups<1>;
       multiply(bytes, row, b, g, sums[(group + g - begin) / 2]);
     }

@@ -91,21 +91,24 @@ inline void store_rows(__m256 sums, const RowSet& rows, float* y) {
   }
 }
 
-// `Tokens` <= kGemvTokens rows of activations times 8 rows of weights.
+// `Tokens` <= kGemvTokens rows of activations times 8 rows of weights; `ahead`: whether there are
+// rows to ask the memory for.
 template <int Tokens>
-void linear_gemv(const RowSet& rows, const QuantizedRows& x, int64_t stride, float* y) {
+void linear_gemv(const RowSet& rows, bool ahead, const QuantizedRows& x, int64_t stride,
+                 float* y) {
   alignas(32) float scales[kScalePadding][kRows];
   const int64_t blocks = x.width / kGroupSize;
-  const int64_t ahead = kRowsAhead * kRows;
+  const uint8_t* next = rows.bytes + kRowsAhead * kRows * rows.row_bytes;
+  const uint8_t* next_scales = rows.scales + kRowsAhead * kRows * rows.row_scales;
   __m256 sums[Tokens];
   for (int t = 0; t < Tokens; ++t) sums[t] = _mm256_setzero_ps();
   for (int64_t first = 0; first < blocks; first += kScalePadding) {
     const int64_t count = smaller(kScalePadding, blocks - first);
     load_row_scales(rows, first, count, scales);
-    prefetch(rows.scales + ahead * rows.row_scales + first * 2 * kRows, count * 2 * kRows);
+    if (ahead) prefetch(next_scales + first * 2 * kRows, count * 2 * kRows);
     for (int64_t b = 0; b < count; ++b) {
       const int64_t block = first + b;
-      prefetch(rows.bytes + ahead * rows.row_bytes + block * 16 * kRows, 16 * kRows);
+      if (ahead) prefetch(next + block * 16 * kRows, 16 * kRows);
       __m256i w[4];
       load_rows(rows, block, w);
       add_block<Tokens>(w, scales[b], x, block, sums);
@@ -118,11 +121,12 @@ void linear_gemv_rows(const Int4Matrix& w, const QuantizedRows& x, int64_t token
                       int64_t end, float* y) {
   for (int64_t row = begin; row < end; row += row_step(begin, end)) {
     const RowSet rows = row_set(w, row, begin, end);
+    const bool ahead = row + kRowsAhead * kRows < end;
     switch (tokens) {
-      case 1: linear_gemv<1>(rows, x, w.rows, y); break;
-      case 2: linear_gemv<2>(rows, x, w.rows, y); break;
-      case 3: linear_gemv<3>(rows, x, w.rows, y); break;
-      default: linear_gemv<4>(rows, x, w.rows, y); break;
+      case 1: linear_gemv<1>(rows, ahead, x, w.rows, y); break;
+      case 2: linear_gemv<2>(rows, ahead, x, w.rows, y); break;
+      case 3: linear_gemv<3>(rows, ahead, x, w.rows, y); break;
+      default: linear_gemv<4>(rows, ahead, x, w.rows, y); break;
     }
   }
 }

@@ -8,7 +8,8 @@
 namespace mobilemoe {
 namespace {
 
-void quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales, int32_t* sums) {
+void quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales, int32_t* sums,
+                  float* rest_I) {
   for (int64_t block = 0; block < width / kGroupSize; ++block) {
     __m256 x[4];
     for (int i = 0; i < 4; ++i) x[i] = _mm256_loadu_ps(x_I + block * kGroupSize + i * kLanes);
@@ -17,6 +18,14 @@ void quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales
     _mm256_storeu_si256(out, even_odd_order(quantized.values));
     scales[block] = quantized.scale;
     sums[block] = sum_bytes(quantized.values);
+    if (rest_I == nullptr) continue;
+    __m256 rounded[4];
+    widen_int8(quantized.values, rounded);
+    const __m256 step = _mm256_set1_ps(quantized.scale);
+    for (int i = 0; i < 4; ++i) {
+      const __m256 rest = _mm256_sub_ps(x[i], _mm256_mul_ps(rounded[i], step));
+      _mm256_storeu_ps(rest_I + block * kGroupSize + i * kLanes, rest);
+    }
   }
 }
 
@@ -181,6 +190,25 @@ void linear_floats(const typename Ops::Matrix& w, const float* x, int64_t tokens
   linear_rows<Ops>(w, {x, w.columns}, tokens, begin, end, y);
 }
 
+void silu_multiply(const float* gate, const float* up, int64_t width, float* out) {
+  for (int64_t i = 0; i < width; i += kLanes) {
+    const int64_t count = smaller(kLanes, width - i);
+    const __m256 g = load_floats(gate + i, count), u = load_floats(up + i, count);
+    const __m256 exponential = exp_lanes(_mm256_sub_ps(_mm256_setzero_ps(), g));
+    const __m256 silu = _mm256_div_ps(g, _mm256_add_ps(_mm256_set1_ps(1.0f), exponential));
+    store_floats(_mm256_mul_ps(silu, u), count, out + i);
+  }
+}
+
+void widen_fp16(const uint16_t* halves, int64_t width, float* out) {
+  for (int64_t i = 0; i < width; i += kLanes) {
+    const int64_t count = smaller(kLanes, width - i);
+    const __m128i some = load_halves(reinterpret_cast<const uint8_t*>(halves + i),
+                                     half_mask(count));
+    store_floats(_mm256_cvtph_ps(some), count, out + i);
+  }
+}
+
 float dot(const float* a, const float* b, int64_t width) {
   __m256 sums[2] = {};
   int64_t i = 0;
@@ -236,6 +264,8 @@ const Kernels kAvx2Kernels = {
     .expert_fp32 = expert_groups<ExpertFp32>,
     .expert_int8 = expert_int8,
     .expert_bf16 = expert_groups<ExpertBf16>,
+    .silu_multiply = silu_multiply,
+    .widen_fp16 = widen_fp16,
     .dot = dot,
     .attention_scores = attention_scores,
     .attention_values = attention_values,

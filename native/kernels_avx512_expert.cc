@@ -150,9 +150,10 @@ void gemv_pass(const Int4Matrix& w, const float* values, const float* scales, in
     // In the order of memory, as if all columns were asked for, which is the common case.
     const uint8_t* next = row_bytes(w, input) + kGroupSize * row;
     const uint8_t* next_scales = row_scales(w, input) + kGroupSize * scale_row;
+    const bool ahead = input + kGroupSize < w.rows;
     for (int64_t group = begin; group < end; group += kGroups) {
       const int64_t count = smaller(kGroups, end - group);
-      prefetch(next_scales + (group - begin) * 2 * kGroupSize, count * 2 * kGroupSize);
+      if (ahead) prefetch(next_scales + (group - begin) * 2 * kGroupSize, count * 2 * kGroupSize);
       const FoldedBlock b =
           fold_block(row_scales(w, input) + 2 * group, scale_row, first_lanes(count),
                      values + input, scales[input / kGroupSize]);
@@ -162,7 +163,7 @@ void gemv_pass(const Int4Matrix& w, const float* values, const float* scales, in
             _mm512_set1_epi32(static_cast<int>(g)),
             _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3));
         const uint8_t* bytes = row_bytes(w, input) + (group + g) * kGroupBytes;
-        prefetch(next + (group + g - begin) * kGroupBytes * kGroupSize, 64 * kGroupSize);
+        if (ahead) prefetch(next + (group + g - begin) * kGroupBytes * kGroupSize, 64 * kGroupSize);
         multiply_block(bytes, row, mask, lanes, b, sums[(group + g - begin) / 4]);
       }
     }
