@@ -50,12 +50,12 @@ void Attention::set_positions(int64_t first, int64_t tokens) {
 }
 
 void Attention::forward(const Team& team, const Kernels& kernels, const LayerWeights& layer,
-                        int64_t cache_layer, const float* h_TD, KvCache& cache, float* y_TD) {
+                        int64_t cache_layer, const float* h_TD, KvCache& cache, float* y_TD,
+                        std::span<const Product> next) {
   const Activations attended = attended_.view(attended_THd_.data(), tokens_);
   const Product output[] = {LinearProduct{&layer.o, attended, out_TD_.data()}};
-  project(team, kernels, layer, h_TD);
-  prefetch_share(team, output);
-  team.barrier();
+  multiply(team, kernels, first_products(layer, h_TD));
+  team.barrier(prefetch_share(team, output));
   store(team, cache_layer, cache);
   team.barrier();
   if (kv_ == KvFormat::kInt8) {
@@ -69,7 +69,7 @@ void Attention::forward(const Team& team, const Kernels& kernels, const LayerWei
   });
   team.barrier();
   multiply(team, kernels, output);
-  team.barrier();
+  team.barrier(prefetch_share(team, next));
   combine(team, y_TD);
 }
 
@@ -84,13 +84,10 @@ void Attention::combine(const Team& team, float* y_TD) const {
   });
 }
 
-void Attention::project(const Team& team, const Kernels& kernels, const LayerWeights& layer,
-                        const float* h_TD) {
+std::array<Product, 3> Attention::first_products(const LayerWeights& layer, const float* h_TD) {
   const Activations h = hidden_.view(h_TD, tokens_);
-  const Product products[] = {LinearProduct{&layer.q, h, q_THd_.data()},
-                              LinearProduct{&layer.k, h, k_TGd_.data()},
-                              LinearProduct{&layer.v, h, v_TGd_.data()}};
-  multiply(team, kernels, products);
+  return {LinearProduct{&layer.q, h, q_THd_.data()}, LinearProduct{&layer.k, h, k_TGd_.data()},
+          LinearProduct{&layer.v, h, v_TGd_.data()}};
 }
 
 // Adds what the second terms gave for one head.

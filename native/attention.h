@@ -2,7 +2,9 @@
 // mobilemoe.model.attention.Attention.forward.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "activations.h"
@@ -31,12 +33,14 @@ class Attention {
   // Writes attention(h_TD) to y_TD: each thread the pieces that for_row_pieces(team, tokens,
   // D / 32) gives it. Stores the keys and values at the set positions of the cache's layer
   // `cache_layer`. Run by all threads of the team.
+  // `next`: the products that come after, for prefetch_share.
   void forward(const Team& team, const Kernels& kernels, const LayerWeights& layer,
-               int64_t cache_layer, const float* h_TD, KvCache& cache, float* y_TD);
+               int64_t cache_layer, const float* h_TD, KvCache& cache, float* y_TD,
+               std::span<const Product> next);
+  // The products that begin `forward`.
+  std::array<Product, 3> first_products(const LayerWeights& layer, const float* h_TD);
 
  private:
-  void project(const Team& team, const Kernels& kernels, const LayerWeights& layer,
-               const float* h_TD);
   void rotate(float* x_d, int64_t token) const;
   void add_terms(std::vector<float>& y, int64_t row, int64_t width, int64_t head) const;
   void store(const Team& team, int64_t cache_layer, KvCache& cache);

@@ -37,7 +37,10 @@ void ModelParts::attention(const Team& team, int64_t layer, const float* x_TD, K
   normalise(team, weights.input_norm_D, x_TD, tokens_, [&](int64_t t, int64_t begin, int64_t end) {
     attention_.input().prepare(model_.kernels(), h_TD_.data(), tokens_, t, begin, end);
   });
-  attention_.forward(team, model_.kernels(), weights, cache_layer, h_TD_.data(), cache, y_TD);
+  std::array<Product, 2> next;
+  if (weights.swiglu.present()) next = feed_forward_.first_products(weights, h_TD_.data(), tokens_);
+  attention_.forward(team, model_.kernels(), weights, cache_layer, h_TD_.data(), cache, y_TD,
+                     std::span(next).first(weights.swiglu.present() ? next.size() : 0));
 }
 
 void ModelParts::feed_forward(const Team& team, int64_t layer, const float* x_TD, int64_t tokens,
@@ -47,7 +50,12 @@ void ModelParts::feed_forward(const Team& team, int64_t layer, const float* x_TD
             [&](int64_t t, int64_t begin, int64_t end) {
               feed_forward_.prepare(model_.kernels(), h_TD_.data(), tokens, t, begin, end);
             });
-  feed_forward_.forward(team, model_.kernels(), weights, h_TD_.data(), tokens, y_TD);
+  const auto after = static_cast<size_t>(layer) + 1;
+  std::array<Product, 3> next;
+  const bool last = after == model_.weights().layers.size();
+  if (!last) next = attention_.first_products(model_.weights().layers[after], h_TD_.data());
+  feed_forward_.forward(team, model_.kernels(), weights, h_TD_.data(), tokens, y_TD,
+                        std::span(next).first(last ? 0 : next.size()));
 }
 
 void ModelParts::head(const Team& team, const float* x_TD, int64_t tokens, float* logits_TV) {

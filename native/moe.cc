@@ -62,12 +62,13 @@ void FeedForward::prepare(const Kernels& kernels, const float* h_TD, int64_t tok
 }
 
 void FeedForward::forward(const Team& team, const Kernels& kernels, const LayerWeights& layer,
-                          const float* h_TD, int64_t tokens, float* y_TD) {
+                          const float* h_TD, int64_t tokens, float* y_TD,
+                          std::span<const Product> next) {
   const Activations activated = swiglu_.view(gate_TS_.data(), tokens);
   const Product down[] = {LinearProduct{&layer.swiglu.down, activated, swiglu_TD_.data()}};
-  first_products(team, kernels, layer, h_TD, tokens);
-  if (layer.swiglu.present()) prefetch_share(team, down);
-  team.barrier();
+  if (layer.is_moe) router_logits(team, kernels, layer.moe, h_TD, tokens);
+  if (layer.swiglu.present()) multiply(team, kernels, first_products(layer, h_TD, tokens));
+  team.barrier(layer.swiglu.present() ? prefetch_share(team, down) : ReadAhead());
   if (layer.is_moe) choose(team, layer.moe, tokens);
   if (layer.swiglu.present()) activate_swiglu(team, kernels, tokens);
   team.barrier();
@@ -81,19 +82,15 @@ void FeedForward::forward(const Team& team, const Kernels& kernels, const LayerW
     }
   }
   if (layer.swiglu.present()) multiply(team, kernels, down);
-  team.barrier();
+  team.barrier(prefetch_share(team, next));
   combine(team, layer, tokens, y_TD);
 }
 
-// The router, and gate and up of the shared expert or dense layer.
-void FeedForward::first_products(const Team& team, const Kernels& kernels,
-                                 const LayerWeights& layer, const float* h_TD, int64_t tokens) {
-  if (layer.is_moe) router_logits(team, kernels, layer.moe, h_TD, tokens);
-  if (!layer.swiglu.present()) return;
+std::array<Product, 2> FeedForward::first_products(const LayerWeights& layer, const float* h_TD,
+                                                   int64_t tokens) {
   const Activations h = hidden_.view(h_TD, tokens);
-  const Product products[] = {LinearProduct{&layer.swiglu.gate, h, gate_TS_.data()},
-                              LinearProduct{&layer.swiglu.up, h, up_TS_.data()}};
-  multiply(team, kernels, products);
+  return {LinearProduct{&layer.swiglu.gate, h, gate_TS_.data()},
+          LinearProduct{&layer.swiglu.up, h, up_TS_.data()}};
 }
 
 void FeedForward::router_logits(const Team& team, const Kernels& kernels, const MoeWeights& moe,
@@ -185,8 +182,9 @@ void FeedForward::add_units() {
 
 void FeedForward::experts_by_output(const Team& team, const Kernels& kernels) {
   const std::span<const Product> products(products_);
+  const std::span<const Product> down = products.last(products_.size() / 2);
   multiply(team, kernels, products.first(products_.size() / 2));
-  team.barrier();
+  team.barrier(prefetch_share(team, down));
   const int64_t F = config_.intermediate_size;
   const auto slots = static_cast<int64_t>(dispatch_.token.size());
   for_row_pieces(team, slots, F / kGroupSize, [&](int64_t slot, int64_t begin, int64_t end) {
@@ -196,7 +194,7 @@ void FeedForward::experts_by_output(const Team& team, const Kernels& kernels) {
     activated_.prepare(kernels, gate, slot, begin, end);
   });
   team.barrier();
-  multiply(team, kernels, products.last(products_.size() / 2));
+  multiply(team, kernels, down);
 }
 
 void FeedForward::experts_by_unit(const Team& team, const Kernels& kernels,

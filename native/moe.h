@@ -7,7 +7,9 @@
 // by experts, where a thread takes a group of slots through gate, up, SwiGLU and down at once.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "activations.h"
@@ -33,8 +35,12 @@ class FeedForward {
                int64_t begin, int64_t end);
   // Writes the layer's output for the normalised input h_TD, routed plus shared, to y_TD: each
   // thread the pieces that for_row_pieces(team, tokens, D / 32) gives it.
+  // `next`: the products that come after, for prefetch_share.
   void forward(const Team& team, const Kernels& kernels, const LayerWeights& layer,
-               const float* h_TD, int64_t tokens, float* y_TD);
+               const float* h_TD, int64_t tokens, float* y_TD, std::span<const Product> next);
+  // Gate and up of the shared expert or dense layer; only where `layer.swiglu.present()`.
+  std::array<Product, 2> first_products(const LayerWeights& layer, const float* h_TD,
+                                        int64_t tokens);
 
   // The choices [T, K] of the last MoE layer that ran, best expert first; then what earlier
   // calls left, as with its logits before the sigmoid [T, E].
@@ -53,8 +59,6 @@ class FeedForward {
     std::vector<const float*> input_N;
   };
 
-  void first_products(const Team& team, const Kernels& kernels, const LayerWeights& layer,
-                      const float* h_TD, int64_t tokens);
   void router_logits(const Team& team, const Kernels& kernels, const MoeWeights& moe,
                      const float* h_TD, int64_t tokens);
   void choose(const Team& team, const MoeWeights& moe, int64_t tokens);

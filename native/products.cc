@@ -117,6 +117,29 @@ void prefetch_product(const ExpertProduct& product, int64_t) {
   std::visit([&](const auto& w) { prefetch_rows(w, 0); }, *product.w_IO);
 }
 
+// What a product reads, from its first unit on, as far as the cache has room for it.
+constexpr int64_t kAheadBytes = 131072;
+
+ReadAhead read_ahead(const Int4Matrix& w, int64_t first, int64_t last) {
+  const int64_t bytes = (std::min(last, w.rows) - first) * (w.columns / 2);
+  return {row_bytes(w, first), std::min(bytes, kAheadBytes)};
+}
+
+ReadAhead read_ahead(const Bf16Matrix& w, int64_t first, int64_t last) {
+  const int64_t bytes = (std::min(last, w.rows) - first) * w.columns * 2;
+  return {row_bits(w, first), std::min(bytes, kAheadBytes)};
+}
+
+ReadAhead read_ahead(const LinearProduct& product, int64_t first, int64_t last) {
+  return std::visit(
+      [&](const auto& w) { return read_ahead(w, first * kGroupSize, last * kGroupSize); },
+      *product.w_OI);
+}
+
+ReadAhead read_ahead(const ExpertProduct& product, int64_t, int64_t) {
+  return std::visit([&](const auto& w) { return read_ahead(w, 0, w.rows); }, *product.w_IO);
+}
+
 }  // namespace
 
 void multiply(const Team& team, const Kernels& kernels, std::span<const Product> products) {
@@ -137,12 +160,16 @@ void multiply(const Team& team, const Kernels& kernels, std::span<const Product>
   run_piece(before);
 }
 
-void prefetch_share(const Team& team, std::span<const Product> products) {
+ReadAhead prefetch_share(const Team& team, std::span<const Product> products) {
+  ReadAhead ahead;
   bool done = false;
-  for_share(team, products, [&](const Product& product, int64_t first, int64_t) {
-    if (!done) std::visit([&](const auto& p) { prefetch_product(p, first); }, product);
+  for_share(team, products, [&](const Product& product, int64_t first, int64_t last) {
+    if (done) return;
     done = true;
+    std::visit([&](const auto& p) { prefetch_product(p, first); }, product);
+    ahead = std::visit([&](const auto& p) { return read_ahead(p, first, last); }, product);
   });
+  return ahead;
 }
 
 void multiply(const Kernels& kernels, const ExpertProduct& product) {

@@ -45,9 +45,10 @@ using Product = std::variant<LinearProduct, ExpertProduct>;
 // This thread's share of all products; they are complete after a barrier.
 void multiply(const Team& team, const Kernels& kernels, std::span<const Product> products);
 
-// Asks the memory for the beginning of this thread's share, which it will multiply next: called
-// before a barrier and the small work after it, so that the memory does not idle meanwhile.
-void prefetch_share(const Team& team, std::span<const Product> products);
+// Asks the memory for the beginning of this thread's share, which it will multiply next, and
+// returns what follows: called before a barrier and the small work after it, so that the memory
+// does not idle meanwhile.
+ReadAhead prefetch_share(const Team& team, std::span<const Product> products);
 
 // All of one expert's product, on this thread.
 void multiply(const Kernels& kernels, const ExpertProduct& product);

@@ -22,10 +22,11 @@ void pause() {
 // Regions and barriers follow each other within microseconds, so a short spin usually saves a
 // wake-up; after it the thread sleeps and an idle engine costs nothing.
 template <class T>
-void wait_while_equal(const std::atomic<T>& value, T old) {
+void wait_while_equal(const std::atomic<T>& value, T old, ReadAhead ahead = {}) {
   constexpr int kSpins = 4000;
   for (int i = 0; i < kSpins; ++i) {
     if (value.load(std::memory_order_acquire) != old) return;
+    ahead.step();
     pause();
   }
   value.wait(old, std::memory_order_acquire);
@@ -74,10 +75,10 @@ void ThreadPool::run(Entry entry, const void* body) {
   }
 }
 
-void ThreadPool::barrier() {
+void ThreadPool::barrier(ReadAhead ahead) {
   const uint32_t phase = phase_.load(std::memory_order_relaxed);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 < threads_) {
-    wait_while_equal(phase_, phase);
+    wait_while_equal(phase_, phase, ahead);
     return;
   }
   arrived_.store(0, std::memory_order_relaxed);

@@ -17,6 +17,27 @@ struct Range {
   int64_t begin, end;
 };
 
+// Memory that a thread will read next. Whoever waits for others asks for it line by line, so that
+// the memory does not idle meanwhile.
+class ReadAhead {
+ public:
+  ReadAhead() = default;
+  ReadAhead(const void* begin, int64_t bytes)
+      : at_(static_cast<const char*>(begin)), end_(at_ + bytes) {}
+
+  // Asks for one more line.
+  void step() {
+    if (at_ == end_) return;
+    __builtin_prefetch(at_, 0, 1);
+    at_ = end_ - at_ > kLine ? at_ + kLine : end_;
+  }
+
+ private:
+  static constexpr int64_t kLine = 64;
+  const char* at_ = nullptr;
+  const char* end_ = nullptr;
+};
+
 // One thread's view of a region that all threads of a pool run together. What is shared before
 // the region, or written before a barrier, may be read after it.
 class Team {
@@ -28,8 +49,8 @@ class Team {
   // Whether this is the thread that does what one thread is enough for.
   bool leads() const { return index_ == 0; }
 
-  // Returns when every thread of the team has come here.
-  void barrier() const;
+  // Returns when every thread of the team has come here; `ahead` is what this one reads next.
+  void barrier(ReadAhead ahead = {}) const;
   // This thread's consecutive share of [0, count).
   Range share(int64_t count) const {
     return {count * index_ / threads_, count * (index_ + 1) / threads_};
@@ -70,7 +91,7 @@ class ThreadPool {
   using Entry = void (*)(const void* body, const Team& team);
 
   void run(Entry entry, const void* body);
-  void barrier();
+  void barrier(ReadAhead ahead);
   void work(int thread);
   void stop();
 
@@ -89,9 +110,9 @@ class ThreadPool {
   std::atomic<int64_t> next_{0};                     // what `take` gives next
 };
 
-inline void Team::barrier() const {
+inline void Team::barrier(ReadAhead ahead) const {
   if (threads_ > 1) {
-    pool_->barrier();
+    pool_->barrier(ahead);
   } else {
     pool_->next_.store(0, std::memory_order_relaxed);
   }

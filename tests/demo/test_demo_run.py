@@ -84,18 +84,29 @@ def test_perplexity_in_the_report_can_be_recomputed(
 ) -> None:
     """Score the exported file once more, with the engine instead of torch."""
     from mobilemoe.data import build_dataset
+    from mobilemoe.evaluate.engine_loss import engine_heldout_loss
 
     run = demo_folder / "runs/demo"
-    dataset = build_dataset(run / "data")
-    model = package.load(run / "model", activations="fp32")
-    losses: list[float] = []
-    for batch in dataset.heldout_batches("math", 512, 8, 4096):
-        for ids, targets in zip(batch.ids_BT, batch.targets_BT, strict=True):
-            logits = model.logits(ids.tolist()).astype(np.float64)
-            chosen = logits[np.arange(len(targets)), targets]
-            losses += (np.log(np.exp(logits).sum(1)) - chosen).tolist()
+    batches = build_dataset(run / "data").heldout_batches("math", 512, 8, 4096)
+    loss = engine_heldout_loss(package.load(run / "model", activations="fp32"), batches)
     rows = {row["name"]: row["perplexity"] for row in report["quantization"]["rows"]}
-    assert np.exp(np.mean(losses)) == pytest.approx(rows["QAT INT4"]["math"], rel=1e-4)
+    assert loss.perplexity == pytest.approx(rows["QAT INT4"]["math"], rel=1e-4)
+
+
+@pytest.mark.parametrize("domain", ["code", "knowledge", "math"])
+def test_the_fast_mode_costs_less_than_half_a_percent_of_perplexity(
+    demo_folder: Path, domain: str
+) -> None:
+    from mobilemoe.data import build_dataset
+    from mobilemoe.evaluate.engine_loss import engine_heldout_loss
+
+    run = demo_folder / "runs/demo"
+    batches = list(build_dataset(run / "data").heldout_batches(domain, 512, 8, 4096))
+    exact = engine_heldout_loss(package.load(run / "model", activations="fp32"), batches)
+    fast = engine_heldout_loss(package.load(run / "model"), batches)
+    assert fast.tokens == exact.tokens
+    assert fast.loss_sums != exact.loss_sums
+    assert fast.perplexity == pytest.approx(exact.perplexity, rel=0.005)
 
 
 def test_expert_use_is_a_distribution(report: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ d head dim.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,11 +49,16 @@ SHAPES = {
 # How a checkpoint can be run: weight format and activations.
 MODES = [("int4", "fp32"), ("int4", "int8"), ("bf16", "fp32")]
 
+
 KERNELS = runnable_kernels()
 
 
 def write_random(
-    folder: Path, config: ModelConfig, weight_format: WeightFormat = "int4", seed: int = 0
+    folder: Path,
+    config: ModelConfig,
+    weight_format: WeightFormat = "int4",
+    seed: int = 0,
+    expert_bias: Sequence[float] | None = None,
 ) -> Checkpoint:
     rng = np.random.default_rng(seed)
     shapes = {weight.name: weight for weight in config.weights()}
@@ -63,7 +69,7 @@ def write_random(
         if weight.kind == "norm":
             return 1 + 0.1 * noise
         if weight.kind == "expert_bias":
-            return 0.1 * noise
+            return 0.1 * noise if expert_bias is None else np.float32(expert_bias)
         fan_in = weight.shape[1] if weight.kind in ("expert", "linear", "router") else 1
         return noise / np.float32(np.sqrt(fan_in))
 

@@ -12,7 +12,7 @@ import pytest
 from engine_support import BF16_FOLDER, INT4_FOLDERS, KERNELS
 
 from mobilemoe.engine import load
-from mobilemoe.errors import CheckpointError
+from mobilemoe.errors import CheckpointError, MobileMoEError
 
 GOOD = INT4_FOLDERS[0] / "model.safetensors"
 NORM = "model.norm.weight"
@@ -223,20 +223,37 @@ def test_nan_weights_never_break_the_routing(folder, source):
         assert session.routing()[1].tolist() == [[0, 1, 2, 3]] * 3
 
 
+# The upper bytes of a number that means the same in every format of a file.
+BAD = {
+    "nan": {"BF16": b"\xff\xff", "F16": b"\xff\xff", "F32": b"\xff\xff\xff\xff"},
+    "inf": {"BF16": b"\x80\x7f", "F16": b"\x00\x7c", "F32": b"\x00\x00\x80\x7f"},
+    "-inf": {"BF16": b"\x80\xff", "F16": b"\x00\xfc", "F32": b"\x00\x00\x80\xff"},
+    "tiny": {"BF16": b"\x01\x00", "F16": b"\x01\x00", "F32": b"\x01\x00\x00\x00"},
+}
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize(
-    "bad", [b"\xff\xff", b"\x80\x7f", b"\x80\xff", b"\x01\x00"], ids=["nan", "inf", "-inf", "tiny"]
-)
-def test_bad_bf16_weights_never_pick_an_expert_out_of_range(folder, bad, kernel):
-    shutil.copy(BF16_FOLDER / "config.json", folder)
-    source = BF16_FOLDER / "model.safetensors"
-    for name in split(source)[0]:
-        (folder / "model.safetensors").write_bytes(spoil(source, bad, name))
-        session = load(folder, threads=1, context=8, kernel=kernel).session()
-        session.append([1, 2, 3])
-        chosen_LTK = session.routing()
-        assert chosen_LTK.min() >= 0 and chosen_LTK.max() < 12, name
-        assert (np.diff(np.sort(chosen_LTK, axis=-1)) > 0).all(), name  # no expert twice
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("source", [INT4_FOLDERS[0], BF16_FOLDER], ids=lambda path: path.name)
+def test_bad_numbers_never_pick_an_expert_out_of_range(folder, source, bad, kernel):
+    """In any tensor, one token at a time and several; a spoiled text is never written."""
+    shutil.copy(source / "config.json", folder)
+    file = source / "model.safetensors"
+    for name, entry in split(file)[0].items():
+        if entry["dtype"] not in BAD[bad]:
+            continue
+        content = spoil(file, BAD[bad][entry["dtype"]], name)
+        (folder / "model.safetensors").write_bytes(content)
+        model = load(folder, threads=1, context=16, kernel=kernel)
+        session = model.session()
+        for ids in ([1, 2, 3, 4, 5, 6], [7]):
+            logits_V = session.append(ids)
+            chosen_LTK = session.routing()
+            assert chosen_LTK.min() >= 0 and chosen_LTK.max() < 12, name
+            assert (np.diff(np.sort(chosen_LTK, axis=-1)) > 0).all(), name  # no expert twice
+        if not np.isfinite(logits_V.max()):
+            with pytest.raises(MobileMoEError, match="computed a logit of"):
+                list(model.generate([1, 2, 3, 4, 5, 6, 7], max_new_tokens=1))
 
 
 @pytest.mark.parametrize("source", [*INT4_FOLDERS, BF16_FOLDER], ids=lambda path: path.name)

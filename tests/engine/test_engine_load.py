@@ -45,7 +45,7 @@ def test_default_context_is_the_models_own_when_shorter(tmp_path):
         ({"activations": "int4"}, "activations is 'int4'; allowed: int8, fp32"),
         ({"kv": "bf16"}, "kv is 'bf16'; allowed: int8, fp16, fp32"),
         ({"kv": 8}, "kv is 8; allowed: int8, fp16, fp32"),
-        ({"kernel": "sse9"}, "kernel is 'sse9'; allowed: auto, portable, avx2"),
+        ({"kernel": "sse9"}, "kernel is 'sse9'; allowed: auto, avx512, avx2-vnni"),
     ],
 )
 def test_bad_arguments_are_refused_with_a_hint(arguments, message):

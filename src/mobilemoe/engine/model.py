@@ -36,7 +36,7 @@ Kv = Literal["int8", "fp16", "fp32"]
 
 DEFAULT_CONTEXT = 8192
 LONGEST_INT8_HEAD = 512  # what the native cache takes
-KERNELS = ("auto", "portable", "avx2", "avx512")
+KERNELS = ("auto", "avx512", "avx2-vnni", "avx2", "portable")
 
 
 def load(

@@ -118,12 +118,11 @@ class Int8Noise:
 
     def cached(self, x_GNd: Float64) -> Float64:
         """Return scale^2 / 12 with a scale for each head and position; in F16 2^-22 / 6 x^2."""
+        variance_GNd = np.square(x_GNd) * (F16_VARIANCE if self._kv == "fp16" else 0)
         if self._kv == "int8":
-            largest_GN1 = np.abs(x_GNd).max(-1, keepdims=True)
-            scale_GNd = np.broadcast_to(largest_GN1 / INT8_LEVELS, x_GNd.shape)
-            return UNIFORM_VARIANCE * np.square(scale_GNd)
-        result: Float64 = np.square(x_GNd) * (F16_VARIANCE if self._kv == "fp16" else 0)
-        return result
+            scale_GN1 = np.abs(x_GNd).max(-1, keepdims=True) / INT8_LEVELS
+            variance_GNd += UNIFORM_VARIANCE * np.square(scale_GN1)
+        return variance_GNd
 
 
 class Int4Noise:
