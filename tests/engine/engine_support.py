@@ -117,11 +117,12 @@ def rotate(x_THd, config):
     return rms(np.stack([z.real, z.imag], -1).reshape(x_THd.shape), config)
 
 
-def attention(h_TD, w, name, config):
+def attention(h_TD, w, name, config, stored=lambda x_TGd: x_TGd):
+    """`stored` is what becomes of keys and values in a cache."""
     T, d, H, G = len(h_TD), config.head_dim, config.num_attention_heads, config.num_key_value_heads
     q_THd = rotate((h_TD @ w[name + "q_proj.weight"].T).reshape(T, H, d), config)
-    k_TGd = rotate((h_TD @ w[name + "k_proj.weight"].T).reshape(T, G, d), config)
-    v_TGd = (h_TD @ w[name + "v_proj.weight"].T).reshape(T, G, d)
+    k_TGd = stored(rotate((h_TD @ w[name + "k_proj.weight"].T).reshape(T, G, d), config))
+    v_TGd = stored((h_TD @ w[name + "v_proj.weight"].T).reshape(T, G, d))
     out_THd = np.empty((T, H, d))
     for h in range(H):
         g = h // (H // G)

@@ -10,8 +10,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from engine_support import KERNELS, SHAPES, naive_logits, write_random
+from engine_support import KERNELS, SHAPES, attention, naive_logits, rms, write_random
 
+from mobilemoe.checkpoint import open_checkpoint
 from mobilemoe.engine import load
 
 # Weight format, activations and cache format.
@@ -109,3 +110,28 @@ def test_the_cache_alone_changes_little(folders, kv, kernel):
     assert error <= largest
     if kv != "fp32":
         assert error > 1e-6  # the cache is in use
+
+
+def as_int8(x_TGd):
+    scale_TG1 = np.abs(x_TGd).max(-1, keepdims=True) / 127
+    return np.rint(x_TGd / scale_TG1) * scale_TG1
+
+
+def as_fp16(x_TGd):
+    return x_TGd.astype(np.float16).astype(np.float64)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("kv", "stored"), [("int8", as_int8), ("fp16", as_fp16)])
+def test_nothing_is_rounded_but_keys_and_values(folders, kv, stored, kernel):
+    """Queries and softmax weights are far finer than an int8 cache, and floats beside F16."""
+    folder, config = folders / "dense" / "int4", SHAPES["dense"]
+    w = {weight.name: x.astype(np.float64) for weight, x in open_checkpoint(folder).read_weights()}
+    x_TD = np.random.default_rng(6).standard_normal((131, 96)).astype(np.float32)
+    h_TD = rms(x_TD.astype(np.float64), config) * w["model.layers.1.input_layernorm.weight"]
+    name = "model.layers.1.self_attn."
+    exact_TD = attention(h_TD, w, name, config)
+    expected_TD = attention(h_TD, w, name, config, stored)
+    model = load(folder, 2, 131, "fp32", kernel, kv=kv)
+    error = np.linalg.norm(model.probe(131).attention(1, x_TD) - expected_TD)
+    assert error < 0.05 * np.linalg.norm(exact_TD - expected_TD)
