@@ -42,7 +42,8 @@ void ModelParts::attention(int64_t layer, const float* x_TD, KvCache& cache, int
 void ModelParts::feed_forward(int64_t layer, const float* x_TD, int64_t tokens, float* y_TD) {
   const LayerWeights& weights = model_.weights().layers[static_cast<size_t>(layer)];
   normalise(weights.post_attention_norm_D, x_TD, tokens);
-  feed_forward_.forward(model_.pool(), model_.kernels(), weights, h_TD_.data(), tokens, y_TD);
+  feed_forward_.forward(model_.pool(), model_.kernels(), weights, model_.residency(), layer,
+                        h_TD_.data(), tokens, y_TD);
 }
 
 void ModelParts::head(const float* x_TD, int64_t tokens, float* logits_TV) {

@@ -30,11 +30,13 @@ FeedForward::FeedForward(const Config& config, ActivationFormat format, int64_t 
 }
 
 void FeedForward::forward(ThreadPool& pool, const Kernels& kernels, const LayerWeights& layer,
-                          const float* h_TD, int64_t tokens, float* y_TD) {
+                          ExpertResidency* residency, int64_t index, const float* h_TD,
+                          int64_t tokens, float* y_TD) {
   if (layer.is_moe) {
     route_tokens(pool, kernels, layer.moe, h_TD, tokens);
     dispatch(topk_ids_TK_.data(), tokens, config_.num_experts_per_tok, config_.num_local_experts,
              dispatch_);
+    if (residency != nullptr) residency->require(index, topk_ids_TK_);
   }
   gate_up(pool, kernels, layer, h_TD, tokens);
   activate(pool, tokens, layer.is_moe, layer.swiglu.present());

@@ -10,6 +10,7 @@
 #include "kernels.h"
 #include "model_weights.h"
 #include "products.h"
+#include "residency.h"
 #include "router.h"
 #include "thread_pool.h"
 
@@ -23,8 +24,10 @@ class FeedForward {
   FeedForward(const Config& config, ActivationFormat format, int64_t tokens);
 
   // Writes the layer's output for the normalised input h_TD, routed plus shared, to y_TD.
+  // `residency`, null without a limit, brings the chosen experts of layer `index` in first.
   void forward(ThreadPool& pool, const Kernels& kernels, const LayerWeights& layer,
-               const float* h_TD, int64_t tokens, float* y_TD);
+               ExpertResidency* residency, int64_t index, const float* h_TD, int64_t tokens,
+               float* y_TD);
 
   // The choices [T, K] of the last MoE layer that ran, best expert first.
   const std::vector<int32_t>& topk_ids_TK() const { return topk_ids_TK_; }
