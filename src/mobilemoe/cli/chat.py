@@ -10,6 +10,13 @@ import typer
 
 from mobilemoe.cli.generate import stream
 from mobilemoe.cli.guard import print_error
+from mobilemoe.cli.memory import (
+    MemoryLimit,
+    Resident,
+    RoutingTraceFile,
+    Verbose,
+    say_residency,
+)
 from mobilemoe.cli.running import PATH_HELP, open_model
 from mobilemoe.cli.sampling import (
     ActivationsOption,
@@ -44,11 +51,24 @@ def chat(
     threads: Threads = None,
     context: Context = None,
     activations: ActivationsOption = None,
+    memory_limit: MemoryLimit = None,
+    resident: Resident = None,
+    routing_trace: RoutingTraceFile = None,
+    verbose: Verbose = None,
 ) -> None:
     """Talk to a model, one line per message; /quit or Ctrl-D ends it."""
     from mobilemoe.checkpoint import ChatFormat
 
-    model = open_model(path, threads, context, activations)
+    model = open_model(
+        path,
+        threads,
+        context,
+        activations,
+        memory_limit=memory_limit,
+        resident=resident,
+        routing_trace=routing_trace,
+        verbose=verbose,
+    )
     chat_format, tokenizer = ChatFormat.from_folder(model.folder), model.tokenizer
 
     def encode(messages: list[Message]) -> list[int]:
@@ -67,7 +87,10 @@ def chat(
             )
         )
 
-    converse(answer, [{"role": "system", "content": system}] if system else [])
+    try:
+        converse(answer, [{"role": "system", "content": system}] if system else [])
+    finally:
+        say_residency(model)
 
 
 def converse(answer: Callable[[list[Message]], str], messages: list[Message]) -> None:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mobilemoe.cli.memory import (
+    MemoryLimit,
+    Resident,
+    RoutingTraceFile,
+    Verbose,
+    say_residency,
+)
 from mobilemoe.cli.output import JsonOption, print_json
 from mobilemoe.cli.running import PATH_HELP, open_model
 from mobilemoe.cli.sampling import (
@@ -24,12 +32,13 @@ from mobilemoe.cli.sampling import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mobilemoe.engine import Token
+    from mobilemoe.engine import Model, Token
 
 GENERATE_EXAMPLES = (
     "\b\nExamples:\n"
     '  mobilemoe generate path/to/checkpoint --prompt "def main():"\n'
-    "  mobilemoe generate path/to/checkpoint --prompt Once --temperature 0.8 --seed 1 --json"
+    "  mobilemoe generate path/to/checkpoint --prompt Once --temperature 0.8 --seed 1 --json\n"
+    "  mobilemoe generate path/to/checkpoint --prompt Once --resident 300MB"
 )
 
 
@@ -45,10 +54,27 @@ def generate(
     threads: Threads = None,
     context: Context = None,
     activations: ActivationsOption = None,
+    memory_limit: MemoryLimit = None,
+    resident: Resident = None,
+    routing_trace: RoutingTraceFile = None,
+    save_routing: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Add to this file which experts the text chose."),
+    ] = None,
+    verbose: Verbose = None,
     as_json: JsonOption = False,
 ) -> None:
     """Continue a text; the continuation is streamed to stdout."""
-    model = open_model(path, threads, context, activations)
+    model = open_model(
+        path,
+        threads,
+        context,
+        activations,
+        memory_limit=memory_limit,
+        resident=resident,
+        routing_trace=routing_trace,
+        verbose=verbose,
+    )
     tokens = model.generate(
         prompt,
         max_new_tokens=max_new_tokens,
@@ -59,9 +85,14 @@ def generate(
         stop=tuple(stop or ()),
     )
     if as_json:
-        _print_document(prompt, tokens)
+        made = list(tokens)
+        text = "".join(token.text for token in made)
+        _print_document(model, prompt, text, made)
     else:
-        stream(tokens)
+        text = stream(tokens)
+    say_residency(model)
+    if save_routing is not None:
+        _add_routing(model, prompt + text, save_routing)
 
 
 def stream(tokens: Iterator[Token]) -> str:
@@ -79,14 +110,24 @@ def stream(tokens: Iterator[Token]) -> str:
     return "".join(pieces)
 
 
-def _print_document(prompt: str, tokens: Iterator[Token]) -> None:
-    made = list(tokens)
+def _add_routing(model: Model, text: str, path: Path) -> None:
+    """Add how the model routes `text` to the trace at `path`, which need not be there yet."""
+    from mobilemoe.engine import RoutingTrace, collect_routing
+
+    trace = collect_routing(model, [model.tokenizer.encode(text)[: model.context]])
+    (RoutingTrace.read(path) + trace if path.exists() else trace).save(path)
+
+
+def _print_document(model: Model, prompt: str, text: str, made: list[Token]) -> None:
+    cost = model.residency()
     print_json(
         {
             "prompt": prompt,
-            "text": "".join(token.text for token in made),
+            "text": text,
             "token_ids": [token.id for token in made],
             "logprobs": [token.logprob for token in made],
             "finish_reason": made[-1].finish_reason if made else None,
+            "start": model.start_line().to_dict(),
+            "residency": cost and cost.to_dict(),
         }
     )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from mobilemoe.cli.memory import say_start
 
 if TYPE_CHECKING:
     from mobilemoe.cli.sampling import Activations
@@ -13,9 +16,20 @@ PATH_HELP = "A checkpoint folder, or a hub id: owner/name or owner/name@revision
 
 
 def open_model(
-    path: str, threads: int | None, context: int | None, activations: Activations | None
+    path: str,
+    threads: int | None,
+    context: int | None,
+    activations: Activations | None,
+    *,
+    memory_limit: int | None = None,
+    resident: int | None = None,
+    routing_trace: Path | None = None,
+    verbose: bool | None = None,
 ) -> Model:
-    """Return the model at `path`; say on stderr when it has more threads than CPUs."""
+    """Return the model at `path`, after its start line.
+
+    Says on stderr when it has more threads than CPUs.
+    """
     from mobilemoe import engine
     from mobilemoe.engine.threads import oversubscription, thread_plan
 
@@ -26,4 +40,8 @@ def open_model(
         threads=threads,
         context=context,
         activations=activations.value if activations else None,
+        memory_limit=memory_limit,
+        resident=resident,
+        routing_trace=routing_trace,
+        announce=lambda line: say_start(line, verbose),
     )

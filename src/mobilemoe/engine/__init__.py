@@ -6,8 +6,12 @@ validation, sampling and text.
 
 from mobilemoe.engine.generation import FinishReason, Token
 from mobilemoe.engine.model import Activations, Model, load
+from mobilemoe.engine.plan import MemoryPlan
 from mobilemoe.engine.probe import FeedForwardOutput, LayerProbe
+from mobilemoe.engine.residency import Residency
+from mobilemoe.engine.routing import RoutingTrace, collect_routing
 from mobilemoe.engine.session import Session
+from mobilemoe.engine.start_line import StartLine
 from mobilemoe.engine.threads import default_threads
 
 __all__ = [
@@ -15,9 +19,14 @@ __all__ = [
     "FeedForwardOutput",
     "FinishReason",
     "LayerProbe",
+    "MemoryPlan",
     "Model",
+    "Residency",
+    "RoutingTrace",
     "Session",
+    "StartLine",
     "Token",
+    "collect_routing",
     "default_threads",
     "load",
 ]

@@ -10,13 +10,19 @@ T tokens computed at a time, D hidden, F routed expert width, S shared width, E 
 from __future__ import annotations
 
 from mobilemoe.config import KvFormat, ModelConfig
-from mobilemoe.weights import GROUP_SIZE
+from mobilemoe.weights import GROUP_SIZE, WeightFormat
 
-KV_FORMAT: KvFormat = "fp32"
 CHUNK = 256  # tokens computed at a time
 SCALE_PADDING = 8  # scales and sums of a row are padded to a multiple of this
+KV_POSITIONS = 64  # an INT8 cache has room for a multiple of so many
+KV_SCALE_BYTES = 4  # float32, for the key and for the value of each head and position
 
 COPIED_KINDS = frozenset({"norm", "router", "expert_bias"})  # kept as float32 beside the file
+
+
+def default_kv_format(int8: bool) -> KvFormat:
+    """Return the format of the KV cache that goes with int8 activations, or with float32."""
+    return "fp32"
 
 
 def model_bytes(config: ModelConfig) -> int:
@@ -24,15 +30,39 @@ def model_bytes(config: ModelConfig) -> int:
     return sum(4 * weight.size for weight in config.weights() if weight.kind in COPIED_KINDS)
 
 
-def session_bytes(config: ModelConfig, context: int, threads: int = 1, int8: bool = True) -> int:
+def expert_bytes(config: ModelConfig, weight_format: WeightFormat) -> int:
+    """Return the bytes of all routed experts in the file."""
+    weights = (weight for weight in config.weights() if weight.kind == "expert")
+    return sum(weight.bytes(weight_format) for weight in weights)
+
+
+def session_bytes(
+    config: ModelConfig,
+    context: int,
+    threads: int = 1,
+    int8: bool = True,
+    kv: KvFormat | None = None,
+) -> int:
     """Return the bytes of one session: its KV cache for `context` tokens and its buffers.
 
-    The KV cache is paid for as the context fills; this is the sum when it is full.
+    The KV cache is paid for as the context fills; this is the sum when it is full. `kv`: by
+    default what goes with the activations.
     """
-    return context * config.kv_bytes_per_token(KV_FORMAT) + _buffers(config, context, threads, int8)
+    cache = kv_cache_bytes(config, context, kv or default_kv_format(int8))
+    return cache + scratch_bytes(config, context, threads, int8)
 
 
-def _buffers(config: ModelConfig, context: int, threads: int, int8: bool) -> int:
+def kv_cache_bytes(config: ModelConfig, context: int, kv: KvFormat) -> int:
+    """Return the bytes of a full KV cache, the scales of INT8 included."""
+    if kv != "int8":
+        return context * config.kv_bytes_per_token(kv)
+    positions = -(-context // KV_POSITIONS) * KV_POSITIONS
+    rows = 2 * config.num_hidden_layers * config.num_key_value_heads
+    return positions * (config.kv_bytes_per_token(kv) + rows * KV_SCALE_BYTES)
+
+
+def scratch_bytes(config: ModelConfig, context: int, threads: int, int8: bool) -> int:
+    """Return the bytes of the buffers in which one session computes."""
     T, D, S = min(CHUNK, context), config.hidden_size, config.intermediate_size_mlp
     query = config.num_attention_heads * config.head_dim
     kv = config.num_key_value_heads * config.head_dim
