@@ -256,8 +256,11 @@ def _pinned(
 ) -> list[tuple[int, int]]:
     """Check `resident` and its trace; return the experts to pin."""
     if resident is None:
-        hint = "a trace tells which experts to keep; say how much with resident"
-        require(trace is None, "routing_trace", trace, "None without resident", hint)
+        if trace is not None:
+            raise MobileMoEError(
+                "routing_trace is given without resident",
+                hint="a trace tells which experts to keep; say with resident how much of them",
+            )
         return []
     config, weight_format = checkpoint.config, checkpoint.weight_format
     check_resident(resident, config, weight_format)
