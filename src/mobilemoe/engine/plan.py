@@ -190,9 +190,10 @@ def _what_to_turn(plan: MemoryPlan, limit: int) -> str:
         tokens = max(1, int(plan.context * (1 - over / plan.kv)))
         ways.append(f"a context of about {tokens} tokens (context, --context)")
     kept = plan.experts if plan.resident is None else min(plan.resident, plan.experts)
-    if plan.experts and kept - over >= plan.smallest_resident:
+    table = bookkeeping_bytes(plan.weights) if plan.resident is None else 0
+    if plan.experts and kept - over - table >= plan.smallest_resident:
         ways.append(
-            f"{megabytes(kept - over)} of experts in memory and the rest on disk "
+            f"{megabytes(kept - over - table)} of experts in memory and the rest on disk "
             "(resident, --resident)"
         )
     if not ways and over < plan.kv + kept - plan.smallest_resident:
