@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mobilemoe.cli.memory import MemoryLimit, Resident, RoutingTraceFile, Verbose
+
 
 class Activations(StrEnum):
     """How the engine holds activations: fast, or the exact mode."""
@@ -61,3 +63,7 @@ class RunOptions:
     threads: Threads = None
     context: Context = None
     activations: ActivationsOption = None
+    memory_limit: MemoryLimit = None
+    resident: Resident = None
+    routing_trace: RoutingTraceFile = None
+    verbose: Verbose = None
