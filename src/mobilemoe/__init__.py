@@ -11,7 +11,7 @@ from mobilemoe.config import ModelConfig
 from mobilemoe.errors import CheckpointError, MobileMoEError
 
 if TYPE_CHECKING:
-    from mobilemoe.engine import Activations, Model, RoutingTrace
+    from mobilemoe.engine import Activations, Kv, Model, RoutingTrace
 
 __all__ = ["CheckpointError", "MobileMoEError", "ModelConfig", "config", "load"]
 
@@ -24,6 +24,7 @@ def load(
     context: int | None = None,
     activations: Activations | None = None,
     revision: str | None = None,
+    kv: Kv | None = None,
     memory_limit: int | None = None,
     resident: int | None = None,
     routing_trace: RoutingTrace | str | _Path | None = None,
@@ -46,6 +47,7 @@ def load(
         context,
         activations,
         revision=revision,
+        kv=kv,
         memory_limit=memory_limit,
         resident=resident,
         routing_trace=routing_trace,

@@ -96,6 +96,14 @@ def test_exact_mode_and_stop(run: Run, base_model: Path) -> None:
     assert stopped["finish_reason"] == "stop"
 
 
+@pytest.mark.parametrize("kv", ["int8", "fp16", "fp32"])
+def test_the_cache_option_reaches_the_engine(run: Run, base_model: Path, kv: engine.Kv) -> None:
+    options = ("--prompt", PROMPT, "--max-new-tokens", "4", "--kv", kv)
+    document = json.loads(run("generate", base_model, *options, "--json").stdout)
+    tokens = list(engine.load(base_model, kv=kv).generate(PROMPT, max_new_tokens=4))
+    assert document["logprobs"] == [token.logprob for token in tokens]
+
+
 def test_bf16_weights_run_in_the_exact_mode(run: Run, base_model: Path, tmp_path: Path) -> None:
     floats = {w.name: values for w, values in open_checkpoint(base_model).read_weights()}
     tokenizer = (base_model / "tokenizer.json").read_text()

@@ -29,6 +29,7 @@ def open_model(path: str, run: RunOptions) -> Model:
         threads=run.threads,
         context=run.context,
         activations=run.activations.value if run.activations else None,
+        kv=run.kv.value if run.kv else None,
         memory_limit=run.memory_limit,
         resident=run.resident,
         routing_trace=run.routing_trace,

@@ -18,6 +18,14 @@ class Activations(StrEnum):
     fp32 = "fp32"
 
 
+class KvCache(StrEnum):
+    """How the engine holds cached keys and values."""
+
+    int8 = "int8"
+    fp16 = "fp16"
+    fp32 = "fp32"
+
+
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Stop after this many tokens.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")]
 TopP = Annotated[float, typer.Option(min=0.0, max=1.0, help="Keep this much probability.")]
@@ -36,6 +44,11 @@ Context = Annotated[int | None, typer.Option(min=1, help="Tokens to keep; defaul
 ActivationsOption = Annotated[
     Activations | None,
     typer.Option(help="int8 is fast, fp32 is exact; default: int8, for BF16 weights fp32."),
+]
+
+KvOption = Annotated[
+    KvCache | None,
+    typer.Option(help="Cached keys and values; default: int8, with fp32 activations fp32."),
 ]
 
 
@@ -63,6 +76,7 @@ class RunOptions:
     threads: Threads = None
     context: Context = None
     activations: ActivationsOption = None
+    kv: KvOption = None
     memory_limit: MemoryLimit = None
     resident: Resident = None
     routing_trace: RoutingTraceFile = None

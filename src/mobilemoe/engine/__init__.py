@@ -6,7 +6,7 @@ validation, sampling and text.
 
 from mobilemoe.engine.generation import FinishReason, Token
 from mobilemoe.engine.logprobs import TokenLogprob
-from mobilemoe.engine.model import Activations, Model, load
+from mobilemoe.engine.model import Activations, Kv, Model, load
 from mobilemoe.engine.plan import MemoryPlan
 from mobilemoe.engine.prefix import SessionPool
 from mobilemoe.engine.probe import FeedForwardOutput, LayerProbe
@@ -20,6 +20,7 @@ __all__ = [
     "Activations",
     "FeedForwardOutput",
     "FinishReason",
+    "Kv",
     "LayerProbe",
     "MemoryPlan",
     "Model",
