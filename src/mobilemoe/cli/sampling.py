@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mobilemoe.cli.memory import MemoryLimit, Resident, RoutingTraceFile, Verbose
+
 
 class Activations(StrEnum):
     """How the engine holds activations: fast, or the exact mode."""
@@ -75,3 +77,7 @@ class RunOptions:
     context: Context = None
     activations: ActivationsOption = None
     kv: KvOption = None
+    memory_limit: MemoryLimit = None
+    resident: Resident = None
+    routing_trace: RoutingTraceFile = None
+    verbose: Verbose = None
