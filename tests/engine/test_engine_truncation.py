@@ -179,8 +179,8 @@ target, file = copy()
 session = load(target, threads=2).session()
 session.append([1])
 threading.Timer(0.02, os.truncate, (file, 0)).start()
-while not (message := refusal(lambda: session.append([1] * 40))):
-    session.rewind(1)
+while not (message := refusal(lambda: (session.rewind(1), session.append([1] * 40)))):
+    pass
 assert message == "was truncated while in use", message
 """
 
