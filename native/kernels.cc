@@ -81,4 +81,12 @@ const Kernels& choose_kernels(const std::string& name) {
                         "'; allowed: " + list_names([](const auto&) { return true; }));
 }
 
+std::vector<std::string> available_kernels() {
+  std::vector<std::string> names;
+  for (const Candidate& candidate : kCandidates) {
+    if (candidate.table() != nullptr) names.push_back(candidate.name);
+  }
+  return names;
+}
+
 }  // namespace mobilemoe

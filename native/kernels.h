@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "weight_formats.h"
 
@@ -131,5 +132,8 @@ void portable_attend_int8(const Int8Cache& cache, const Int8Queries& queries, fl
 // The table for `name`: "portable", "avx2", "avx512", or "auto" for the best one that this CPU runs.
 // Throws InvalidArgument for an unknown name and for one that this CPU or build lacks.
 const Kernels& choose_kernels(const std::string& name);
+
+// The names of the tables that this CPU runs, best first.
+std::vector<std::string> available_kernels();
 
 }  // namespace mobilemoe
