@@ -24,5 +24,14 @@ function(add_kernels target)
     set_source_files_properties(${avx512} PROPERTIES COMPILE_OPTIONS
       "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;-mavx2;-mfma;-mf16c;-Wno-uninitialized;-Wno-maybe-uninitialized")
     target_compile_definitions(${target} PRIVATE MOBILEMOE_AVX2=1)
+  elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
+    set(dotprod "${here}/kernels_neon_attention.cc" "${here}/kernels_neon_expert.cc"
+        "${here}/kernels_neon_linear.cc")
+    target_sources(${target} PRIVATE "${here}/kernels_neon_floats.cc"
+      "${here}/kernels_neon_i8mm.cc" "${here}/kernels_neon_quantize.cc" ${dotprod})
+    set_source_files_properties(${dotprod} PROPERTIES COMPILE_OPTIONS "-march=armv8.2-a+dotprod")
+    set_source_files_properties("${here}/kernels_neon_i8mm.cc" PROPERTIES COMPILE_OPTIONS
+      "-march=armv8.2-a+dotprod+i8mm")
+    target_compile_definitions(${target} PRIVATE MOBILEMOE_NEON=1)
   endif()
 endfunction()
