@@ -35,7 +35,10 @@ struct SlotSums {
 
 // Puts them into their natural order.
 inline void store_outputs(const SlotSums& slot, float* y) {
-  for (int p = 0; p < 4; ++p) vst2q_f32(y + 8 * p, {{slot.sums[0][p], slot.sums[1][p]}});
+  for (int p = 0; p < 4; ++p) {
+    const float32x4x2_t both = {{slot.sums[0][p], slot.sums[1][p]}};
+    vst2q_f32(y + 8 * p, both);
+  }
 }
 
 inline void unpack_scales(const Int4Matrix& w, int64_t input, int64_t group, int64_t b,

@@ -1,10 +1,10 @@
 // Compares the kernels of this CPU with the portable ones, function by function.
 //
-//   kernel_check [--few] [--threads N] [table...]
+//   kernel_check [--few] [--threads N] [--list] [table...]
 //
 // Without tables: all that this CPU runs. `--few` leaves out most pairs of sizes; `--threads N`
-// runs only what several threads do at once. Prints one line per function; the exit status is 1
-// after a mismatch, 2 for a wrong argument.
+// runs only what several threads do at once; `--list` prints the names of the tables. Prints one
+// line per function; the exit status is 1 after a mismatch, 2 for a wrong argument.
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -44,6 +44,7 @@ constexpr Check kChecks[] = {
 struct Arguments {
   Sizes sizes = Sizes::kAll;
   int threads = 0;  // 0: check the functions
+  bool list = false;
   std::vector<std::string> tables;
 };
 
@@ -53,6 +54,8 @@ Arguments parse(int count, char** values) {
     const std::string value = values[i];
     if (value == "--few") {
       arguments.sizes = Sizes::kFew;
+    } else if (value == "--list") {
+      arguments.list = true;
     } else if (value == "--threads" && i + 1 < count) {
       arguments.threads = std::atoi(values[++i]);
       if (arguments.threads < 1) throw InvalidArgument("--threads needs a number of at least 1");
@@ -81,6 +84,10 @@ bool report(const Kernels& table, const char* function, const char* means, const
 
 int run_checks(const Arguments& arguments) {
   bool good = true;
+  if (arguments.list) {
+    for (const std::string& name : arguments.tables) std::printf("%s\n", name.c_str());
+    return 0;
+  }
   for (const std::string& name : arguments.tables) {
     const Kernels& table = choose_kernels(name);
     if (arguments.threads > 0) {
