@@ -1,7 +1,8 @@
 """Check the native kernels against the portable ones where the tests of the package cannot.
 
     python tools/check_native.py sanitizers   # addresses, undefined behaviour, threads
-    python tools/check_native.py arm          # 64-bit ARM: CPUs with and without each instruction
+    python tools/check_native.py arm          # 64-bit ARM: CPUs with and without each instruction,
+                                              # then addresses and undefined behaviour there
 
 Builds native/check and runs it: every function of every table that the CPU runs, over odd sizes
 and numbers that are none. The exit status is 1 for a mismatch or a report of a sanitizer, 2 when
@@ -27,8 +28,10 @@ from fuzz_native import cmake
 ROOT = Path(__file__).resolve().parents[1]
 CROSS_COMPILER = "aarch64-linux-gnu-g++"
 EMULATOR = "qemu-aarch64"
+ARM_LIBRARIES = "/usr/aarch64-linux-gnu"  # where the packages of the cross-compiler put them
 SANITIZERS = ("address,undefined", "thread")
 THREADS = 3
+ARM_SYSTEM = ("-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64")
 # CPUs of the emulator and the tables that they run, best first; only the best one is checked.
 ARM_CPUS = {
     "cortex-a72": ["portable"],
@@ -54,9 +57,11 @@ def main() -> int:
     """Build and run what was asked for; print every line of it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("what", choices=["sanitizers", "arm"])
-    check = check_sanitizers if parser.parse_args().what == "sanitizers" else check_arm
     try:
-        runs = check()
+        if parser.parse_args().what == "sanitizers":
+            runs = check_sanitizers()
+        else:
+            runs = check_arm() + check_arm_sanitized()
     except MissingToolError as missing:
         print(f"error: {missing}", file=sys.stderr)
         return 2
@@ -90,8 +95,7 @@ def check_arm() -> list[Run]:
         MissingToolError: without the cross-compiler or the emulator.
     """
     compiler, emulator = arm_tools()
-    system = ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64"]
-    program = build("arm", compiler, *system)
+    program = build("arm", compiler, *ARM_SYSTEM)
     runs = []
     for cpu, tables in ARM_CPUS.items():
         command = [emulator, "-cpu", cpu, str(program)]
@@ -100,6 +104,20 @@ def check_arm() -> list[Run]:
         if tables[0] != "portable":
             runs.append(execute([*command, "--few", tables[0]]))
     return runs
+
+
+def check_arm_sanitized() -> list[Run]:
+    """Run both ARM tables under the sanitizers of addresses and undefined behaviour.
+
+    Raises:
+        MissingToolError: without the cross-compiler or the emulator.
+    """
+    compiler, emulator = arm_tools()
+    program = build("arm-address", compiler, *ARM_SYSTEM, f"-DMOBILEMOE_SANITIZERS={SANITIZERS[0]}")
+    # The search for leaks needs a way to trace processes that the emulator lacks.
+    options = {"ASAN_OPTIONS": "detect_leaks=0"}
+    command = [emulator, "-L", ARM_LIBRARIES, "-cpu", "max", str(program), "--few"]
+    return [execute([*command, table], options) for table in ARM_CPUS["max"][:2]]
 
 
 @functools.cache
@@ -165,9 +183,15 @@ def build(name: str, compiler: str, *options: str) -> Path:
     return folder / "native" / "check" / "kernel_check"
 
 
-def execute(command: list[str]) -> Run:
+def execute(command: list[str], environment: dict[str, str] | None = None) -> Run:
     """Run the program and return all that it printed, without the folders of this machine."""
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env={**os.environ, **(environment or {})},
+    )
     shown = [part.replace(f"{ROOT}/", "") for part in command]
     return Run(shown, (done.stdout + done.stderr).rstrip(), done.returncode == 0)
 
