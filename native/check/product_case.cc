@@ -17,7 +17,8 @@ void check_range(const Kernels& table, const ProductCase& product, Random& rando
                  const std::vector<float>& y) {
   const int64_t units = product.outputs / product.unit;
   const auto begin = static_cast<int64_t>(random.below(static_cast<size_t>(units)));
-  const int64_t end = begin + 1 + static_cast<int64_t>(random.below(static_cast<size_t>(units - begin)));
+  const size_t rest = static_cast<size_t>(units - begin);
+  const int64_t end = begin + 1 + static_cast<int64_t>(random.below(rest));
   std::vector<float> actual(y.size(), kUntouched), expected(y.size(), kUntouched);
   product.call(table, 0, product.tokens, begin, end, actual.data());
   for (int64_t t = 0; t < product.tokens; ++t) {
