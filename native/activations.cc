@@ -3,61 +3,61 @@
 namespace mobilemoe {
 namespace {
 
-int64_t scale_stride(int64_t width) {
-  const int64_t blocks = width / kGroupSize;
-  return (blocks + kScalePadding - 1) / kScalePadding * kScalePadding;
-}
+size_t size_of(int64_t a, int64_t b) { return static_cast<size_t>(a) * static_cast<size_t>(b); }
 
 }  // namespace
 
 ActivationBuffer::ActivationBuffer(ActivationFormat format, int64_t tokens, int64_t width,
                                    int terms)
-    : format_(format), terms_(format == ActivationFormat::kInt8 ? terms : 1) {
+    : format_(format),
+      terms_(format == ActivationFormat::kInt8 ? terms : 1),
+      width_(width),
+      stride_((width / kGroupSize + kScalePadding - 1) / kScalePadding * kScalePadding) {
   if (format == ActivationFormat::kFp32) return;
-  values_.resize(static_cast<size_t>(terms * tokens * width));
-  scales_.resize(static_cast<size_t>(terms * tokens * scale_stride(width)));
+  values_.resize(size_of(terms * tokens, width));
+  scales_.resize(size_of(terms * tokens, stride_));
   sums_.resize(scales_.size());
-  if (terms == 2) rest_TI_.resize(static_cast<size_t>(tokens * width));
+  if (terms == 2) rest_TI_.resize(size_of(tokens, width));
 }
 
-Activations ActivationBuffer::prepare(ThreadPool& pool, const Kernels& kernels, const float* x_TI,
-                                      int64_t tokens, int64_t width) {
+void ActivationBuffer::prepare(const Kernels& kernels, const float* x_TI, int64_t tokens,
+                               int64_t row, int64_t begin, int64_t end) {
+  if (format_ == ActivationFormat::kFp32) return;
+  const float* x = x_TI + row * width_ + begin * kGroupSize;
+  float* rest = terms_ == 1 ? nullptr : rest_TI_.data() + row * width_ + begin * kGroupSize;
+  quantize(kernels, x, row, begin, end, rest);
+  if (terms_ == 2) quantize(kernels, rest, tokens + row, begin, end, nullptr);
+}
+
+Activations ActivationBuffer::view(const float* x_TI, int64_t tokens) const {
   Activations out{format_, x_TI, {}, terms_ * tokens};
-  if (format_ == ActivationFormat::kFp32) return out;
-  pool.for_tokens(tokens, [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t) {
-      quantize(kernels, x_TI + t * width, t, width);
-      if (terms_ == 1) continue;
-      float* rest_I = rest_TI_.data() + t * width;
-      remainder(x_TI + t * width, t, width, rest_I);
-      quantize(kernels, rest_I, tokens + t, width);
-    }
-  });
-  out.quantized = {values_.data(), scales_.data(), sums_.data(), width, scale_stride(width)};
+  if (format_ == ActivationFormat::kInt8) {
+    out.quantized = {values_.data(), scales_.data(), sums_.data(), width_, stride_};
+  }
   return out;
 }
 
-void ActivationBuffer::quantize(const Kernels& kernels, const float* x_I, int64_t row,
-                                int64_t width) {
-  const int64_t stride = scale_stride(width);
-  float* scales = scales_.data() + row * stride;
-  int32_t* sums = sums_.data() + row * stride;
-  kernels.quantize_row(x_I, width, values_.data() + row * width, scales, sums);
-  for (int64_t b = width / kGroupSize; b < stride; ++b) scales[b] = 0.0f, sums[b] = 0;
+void ActivationBuffer::quantize(const Kernels& kernels, const float* x, int64_t row,
+                                int64_t begin, int64_t end, float* rest) {
+  kernels.quantize_row(x, (end - begin) * kGroupSize,
+                       values_.data() + row * width_ + begin * kGroupSize,
+                       scales_.data() + row * stride_ + begin,
+                       sums_.data() + row * stride_ + begin, rest);
 }
 
-// rest = x - values * scales of `row`, in the natural order.
-void ActivationBuffer::remainder(const float* x_I, int64_t row, int64_t width,
-                                 float* rest_I) const {
-  const float* scales = scales_.data() + row * scale_stride(width);
-  for (int64_t first = 0; first < width; first += kGroupSize) {
-    const int8_t* values = values_.data() + row * width + first;
-    const float scale = scales[first / kGroupSize];
-    for (int64_t i = 0; i < kGroupSize; ++i) {
-      const int8_t value = values[i / 2 + (i % 2) * (kGroupSize / 2)];  // even elements first
-      rest_I[first + i] = x_I[first + i] - static_cast<float>(value) * scale;
-    }
-  }
+ScaledBuffer::ScaledBuffer(ActivationFormat format, int64_t rows, int64_t width)
+    : format_(format), width_(width) {
+  if (format == ActivationFormat::kFp32) return;
+  values_.resize(size_of(rows, width));
+  scales_.resize(size_of(rows, width / kGroupSize));
+}
+
+void ScaledBuffer::prepare(const Kernels& kernels, const float* x_I, int64_t row, int64_t begin,
+                           int64_t end) {
+  if (format_ == ActivationFormat::kFp32) return;
+  kernels.scale_row(x_I + begin * kGroupSize, (end - begin) * kGroupSize,
+                    values_.data() + row * width_ + begin * kGroupSize,
+                    scales_.data() + row * (width_ / kGroupSize) + begin);
 }
 
 }  // namespace mobilemoe

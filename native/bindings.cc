@@ -14,6 +14,7 @@ using namespace nb::literals;
 
 namespace mobilemoe {
 
+void bind_ceilings(nb::module_& module);
 void bind_testing(nb::module_& module);
 
 Config config_from(const nb::dict& fields) {
@@ -119,11 +120,13 @@ NB_MODULE(_native, module) {
       .def_prop_ro("instruction_set", [](const Model& model) { return model.kernels().name; });
   nb::class_<Session>(module, "Session")
       .def("__init__",
-           [](Session* self, std::shared_ptr<Model> model, int64_t context, bool int8) {
+           [](Session* self, std::shared_ptr<Model> model, int64_t context, bool int8,
+              const std::string& kv) {
              new (self) Session(std::move(model), context,
-                                int8 ? ActivationFormat::kInt8 : ActivationFormat::kFp32);
+                                int8 ? ActivationFormat::kInt8 : ActivationFormat::kFp32,
+                                kv_format_from(kv));
            },
-           "model"_a, "context"_a, "int8"_a)
+           "model"_a, "context"_a, "int8"_a, "kv"_a)
       .def("append", &append, "ids"_a)
       .def("append_all", &append_all, "ids"_a)
       .def("rewind", &Session::rewind, "position"_a, nb::call_guard<nb::gil_scoped_release>())
@@ -133,6 +136,8 @@ NB_MODULE(_native, module) {
   module.def("instruction_set", [](const std::string& kernel) {
     return choose_kernels(kernel).name;
   }, "kernel"_a = "auto");
+  nb::module_ ceilings = module.def_submodule("ceilings", "What the machine can do at most.");
+  bind_ceilings(ceilings);
   nb::module_ testing = module.def_submodule("testing", "Single functions, for tests.");
   bind_testing(testing);
 }

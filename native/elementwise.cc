@@ -23,14 +23,14 @@ double sum_of_squares(const float* x, int64_t width) {
 
 float exp_fp32(float x) { return exp_inline(x); }
 
-void rms_norm(const float* x, const float* weight, double eps, int64_t width, float* out) {
+float rms_factor(const float* x, double eps, int64_t width) {
   const double mean = sum_of_squares(x, width) / static_cast<double>(width);
-  const auto factor = static_cast<float>(1.0 / std::sqrt(mean + eps));
-  for (int64_t i = 0; i < width; ++i) out[i] = x[i] * factor * (weight ? weight[i] : 1.0f);
+  return static_cast<float>(1.0 / std::sqrt(mean + eps));
 }
 
-void silu_multiply(const float* gate, const float* up, int64_t width, float* out) {
-  for (int64_t i = 0; i < width; ++i) out[i] = gate[i] / (1.0f + exp_inline(-gate[i])) * up[i];
+void rms_norm(const float* x, const float* weight, double eps, int64_t width, float* out) {
+  const float factor = rms_factor(x, eps, width);
+  for (int64_t i = 0; i < width; ++i) out[i] = x[i] * factor * (weight ? weight[i] : 1.0f);
 }
 
 void softmax(float* scores, int64_t count) {

@@ -9,7 +9,7 @@
 namespace mobilemoe {
 namespace {
 
-constexpr int64_t kChunk = 256;  // bounds the scratch memory; never shows in the bits
+constexpr int64_t kChunk = 512;  // bounds the scratch memory; never shows in the bits
 constexpr int kMaxThreads = 1024;
 
 // The model whose lock this thread holds while `poll` runs code that is not ours.
@@ -66,6 +66,17 @@ ModelWeights read_files(const std::vector<std::unique_ptr<MappedFile>>& files,
   return read_model_weights(all, config, format);
 }
 
+// Per layer, with capacity for the choices of `tokens` tokens where it routes.
+std::vector<std::vector<int32_t>> room_for_routing(const Config& config, size_t tokens) {
+  std::vector<std::vector<int32_t>> routing(static_cast<size_t>(config.num_hidden_layers));
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
+    if (!config.is_moe_layer(i)) continue;
+    const auto K = static_cast<size_t>(config.num_experts_per_tok);
+    routing[static_cast<size_t>(i)].reserve(tokens * K);
+  }
+  return routing;
+}
+
 // The embedding of one token as floats.
 void embed(const Int4Matrix& embedding_VD, int32_t id, float* x_D) {
   const uint8_t* bytes = row_bytes(embedding_VD, id);
@@ -115,12 +126,13 @@ std::unique_lock<std::mutex> Model::lock() const {
   return guard;
 }
 
-Session::Session(std::shared_ptr<const Model> model, int64_t context, ActivationFormat format)
+Session::Session(std::shared_ptr<const Model> model, int64_t context, ActivationFormat format,
+                 KvFormat kv)
     : model_(std::move(model)),
       context_(checked_context(model_->config(), context)),
       chunk_(std::min(kChunk, context)),
-      cache_(model_->config(), context),
-      parts_(*model_, format, chunk_, context),
+      cache_(model_->config(), context, kv),
+      parts_(*model_, format, kv, chunk_, context),
       x_TD_(static_cast<size_t>(chunk_ * model_->config().hidden_size)),
       y_TD_(x_TD_.size()) {}
 
@@ -141,7 +153,7 @@ void Session::append_checked(std::span<const int32_t> ids, std::vector<float>& l
   const size_t rows = all ? ids.size() : 1;
   logits.resize(rows * static_cast<size_t>(model_->config().vocab_size));
   const int64_t before = position_;
-  auto routing_before = std::exchange(routing_, {});
+  auto routing_before = std::exchange(routing_, room_for_routing(model_->config(), ids.size()));
   try {
     append_chunks(ids, logits.data(), all, poll);
     model_->check_intact();  // zeros may have stood in for weights
@@ -162,12 +174,16 @@ void Session::append_chunks(std::span<const int32_t> ids, float* logits, bool al
       call_poll(*model_, poll);
       model_->check_intact();
     }
-    forward(ids.subspan(first, count));
-    if (all) {
-      parts_.head(x_TD_.data(), tokens, logits + static_cast<int64_t>(first) * V);
-    } else if (first + count == ids.size()) {
-      parts_.head(x_TD_.data() + (tokens - 1) * D, 1, logits);
-    }
+    parts_.set_positions(position_, tokens);
+    model_->pool().run([&](const Team& team) {
+      forward(team, ids.subspan(first, count));
+      if (all) {
+        parts_.head(team, x_TD_.data(), tokens, logits + static_cast<int64_t>(first) * V);
+      } else if (first + count == ids.size()) {
+        parts_.head(team, x_TD_.data() + (tokens - 1) * D, 1, logits);
+      }
+    });
+    position_ += tokens;
   }
 }
 
@@ -187,38 +203,48 @@ void Session::check_ids(std::span<const int32_t> ids) const {
   }
 }
 
-// Leaves the residual stream after all layers in x_TD_.
-void Session::forward(std::span<const int32_t> ids) {
+// Leaves the residual stream after all layers in x_TD_, complete at its end.
+void Session::forward(const Team& team, std::span<const int32_t> ids) {
   const auto tokens = static_cast<int64_t>(ids.size());
+  embed_tokens(team, ids);
+  team.barrier();
+  for (int64_t i = 0; i < model_->config().num_hidden_layers; ++i) {
+    parts_.attention(team, i, x_TD_.data(), cache_, i, y_TD_.data());
+    add_to_stream(team, tokens);
+    team.barrier();
+    parts_.feed_forward(team, i, x_TD_.data(), tokens, y_TD_.data());
+    add_to_stream(team, tokens);
+    if (team.leads()) keep_routing(i, tokens);
+    team.barrier();
+  }
+}
+
+void Session::embed_tokens(const Team& team, std::span<const int32_t> ids) {
   const int64_t D = model_->config().hidden_size;
-  for (int64_t t = 0; t < tokens; ++t) {
+  const Range share = team.share(static_cast<int64_t>(ids.size()));
+  for (int64_t t = share.begin; t < share.end; ++t) {
     std::visit([&](const auto& w) { embed(w, ids[static_cast<size_t>(t)], x_TD_.data() + t * D); },
                model_->weights().embedding_VD);
   }
-  parts_.set_positions(position_, tokens);
-  size_t routed = 0;
-  for (int64_t i = 0; i < model_->config().num_hidden_layers; ++i) {
-    parts_.attention(i, x_TD_.data(), cache_, i, y_TD_.data());
-    add_to_stream(tokens);
-    parts_.feed_forward(i, x_TD_.data(), tokens, y_TD_.data());
-    add_to_stream(tokens);
-    if (!model_->config().is_moe_layer(i)) continue;
-    if (routed == routing_.size()) routing_.emplace_back();
-    const std::vector<int32_t>& ids_TK = parts_.routing().topk_ids_TK();
-    routing_[routed].insert(routing_[routed].end(), ids_TK.begin(), ids_TK.end());
-    ++routed;
-  }
-  position_ += tokens;
 }
 
-// x += y
-void Session::add_to_stream(int64_t tokens) {
-  const auto D = static_cast<size_t>(model_->config().hidden_size);
-  model_->pool().for_tokens(tokens, [&](int64_t begin, int64_t end, int) {
-    for (size_t i = static_cast<size_t>(begin) * D; i < static_cast<size_t>(end) * D; ++i) {
-      x_TD_[i] += y_TD_[i];
+// x += y, of this thread's pieces.
+void Session::add_to_stream(const Team& team, int64_t tokens) {
+  const int64_t D = model_->config().hidden_size;
+  for_row_pieces(team, tokens, D / kGroupSize, [&](int64_t t, int64_t begin, int64_t end) {
+    for (int64_t i = t * D + begin * kGroupSize; i < t * D + end * kGroupSize; ++i) {
+      x_TD_[static_cast<size_t>(i)] += y_TD_[static_cast<size_t>(i)];
     }
   });
+}
+
+// The room for it was made before the computation, which must not throw.
+void Session::keep_routing(int64_t layer, int64_t tokens) {
+  if (!model_->config().is_moe_layer(layer)) return;
+  const std::vector<int32_t>& ids_TK = parts_.routing().topk_ids_TK();
+  std::vector<int32_t>& kept = routing_[static_cast<size_t>(layer)];
+  kept.insert(kept.end(), ids_TK.begin(),
+              ids_TK.begin() + tokens * model_->config().num_experts_per_tok);
 }
 
 void Session::rewind(int64_t position) {

@@ -11,9 +11,9 @@
 #include <string>
 #include <vector>
 
-#include "attention.h"
 #include "config.h"
 #include "kernels.h"
+#include "kv_cache.h"
 #include "mapped_file.h"
 #include "model_parts.h"
 #include "model_weights.h"
@@ -53,9 +53,10 @@ class Model {
 // T tokens of a call, V vocabulary, K top-k, L layers that route.
 class Session {
  public:
-  // Throws InvalidArgument for a context outside 1 to max_position_embeddings, and for int8
-  // activations with BF16 weights.
-  Session(std::shared_ptr<const Model> model, int64_t context, ActivationFormat format);
+  // Throws InvalidArgument for a context outside 1 to max_position_embeddings, for int8
+  // activations with BF16 weights, and for a cache that does not take the model's head dim.
+  Session(std::shared_ptr<const Model> model, int64_t context, ActivationFormat format,
+          KvFormat kv);
 
   // Called now and then during a long append; may throw to end it, and must not call sessions
   // of the same model (they throw InvalidArgument).
@@ -82,8 +83,10 @@ class Session {
   void append_checked(std::span<const int32_t> ids, std::vector<float>& logits, bool all,
                       const Poll& poll);
   void append_chunks(std::span<const int32_t> ids, float* logits, bool all, const Poll& poll);
-  void forward(std::span<const int32_t> ids);
-  void add_to_stream(int64_t tokens);
+  void forward(const Team& team, std::span<const int32_t> ids);
+  void embed_tokens(const Team& team, std::span<const int32_t> ids);
+  void add_to_stream(const Team& team, int64_t tokens);
+  void keep_routing(int64_t layer, int64_t tokens);
 
   std::shared_ptr<const Model> model_;
   int64_t context_;
@@ -92,7 +95,7 @@ class Session {
   KvCache cache_;
   ModelParts parts_;
   std::vector<float> x_TD_, y_TD_;  // the residual stream, and what a part adds to it
-  std::vector<std::vector<int32_t>> routing_;  // per layer that routes, [T, K]
+  std::vector<std::vector<int32_t>> routing_;  // per layer, [T, K]; empty where none routes
 };
 
 }  // namespace mobilemoe

@@ -5,6 +5,7 @@
 #ifdef MOBILEMOE_AVX2
 #include <cpuid.h>
 
+#include "kernels_avx2_vnni.h"
 #include "kernels_avx512.h"
 #endif
 #ifdef MOBILEMOE_NEON
@@ -26,6 +27,15 @@ bool has_f16c() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
 }
+
+#ifdef MOBILEMOE_AVXVNNI
+// Likewise; the bit stands in the second page of leaf 7, which older CPUs answer with zeros.
+bool has_avx_vnni() {
+  constexpr unsigned kAvxVnni = 1u << 4;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & kAvxVnni) != 0;
+}
+#endif
 #endif
 
 // The AVX2 table when this build has it and this CPU runs it, else null.
@@ -34,6 +44,23 @@ const Kernels* avx2_kernels() {
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {
     return &kAvx2Kernels;
+  }
+#endif
+  return nullptr;
+}
+
+// The AVX2 table with VNNI, in the encoding that this CPU has. Null as above.
+const Kernels* avx2_vnni_kernels() {
+#ifdef MOBILEMOE_AVX2
+  if (avx2_kernels() == nullptr) return nullptr;
+#ifdef MOBILEMOE_AVXVNNI
+  static const Kernels vex = avx2_vnni_table(kAvx2Kernels, kVexVnniKernels);
+  if (has_avx_vnni()) return &vex;
+#endif
+  static const Kernels evex = avx2_vnni_table(kAvx2Kernels, kEvexVnniKernels);
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512vnni")) {
+    return &evex;
   }
 #endif
   return nullptr;
@@ -93,6 +120,7 @@ struct Candidate {
 // Best first.
 constexpr Candidate kCandidates[] = {
     {"avx512", avx512_kernels, "AVX-512 F, BW, DQ, VL and VNNI"},
+    {"avx2-vnni", avx2_vnni_kernels, "AVX2, FMA and F16C with AVX-VNNI or AVX-512 VL and VNNI"},
     {"avx2", avx2_kernels, "AVX2, FMA and F16C"},
     {"neon-i8mm", neon_i8mm_kernels, "NEON dot products and matrix products of int8"},
     {"neon-dotprod", neon_dotprod_kernels, "NEON dot products"},

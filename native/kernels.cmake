@@ -17,9 +17,20 @@ function(add_kernels target)
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
     set(avx512 "${here}/kernels_avx512_attention.cc" "${here}/kernels_avx512_expert.cc"
         "${here}/kernels_avx512_linear.cc" "${here}/kernels_avx512_quantize.cc")
-    target_sources(${target} PRIVATE "${here}/kernels_avx2.cc" ${avx512})
+    target_sources(${target} PRIVATE "${here}/kernels_avx2.cc"
+      "${here}/kernels_avx2_vnni_evex.cc" ${avx512})
     set_source_files_properties("${here}/kernels_avx2.cc" PROPERTIES COMPILE_OPTIONS
       "-mavx2;-mfma;-mf16c")
+    set_source_files_properties("${here}/kernels_avx2_vnni_evex.cc" PROPERTIES COMPILE_OPTIONS
+      "-mavx2;-mfma;-mf16c;-mavx512f;-mavx512vl;-mavx512vnni")
+    include(CheckCXXCompilerFlag)
+    check_cxx_compiler_flag(-mavxvnni MOBILEMOE_HAS_AVXVNNI)  # GCC 11, Clang 12
+    if(MOBILEMOE_HAS_AVXVNNI)
+      target_sources(${target} PRIVATE "${here}/kernels_avx2_vnni_vex.cc")
+      set_source_files_properties("${here}/kernels_avx2_vnni_vex.cc" PROPERTIES COMPILE_OPTIONS
+        "-mavx2;-mfma;-mf16c;-mavxvnni")
+      target_compile_definitions(${target} PRIVATE MOBILEMOE_AVXVNNI=1)
+    endif()
     # The two warnings: the intrinsics of GCC 12 begin from registers that they leave undefined.
     set_source_files_properties(${avx512} PROPERTIES COMPILE_OPTIONS
       "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;-mavx2;-mfma;-mf16c;-Wno-uninitialized;-Wno-maybe-uninitialized")

@@ -66,9 +66,10 @@ struct Kernels {
   const char* name;
 
   // Quantises one row x_I into `values`, `scales`, `sums` as laid out in QuantizedRows.
-  // A block with a NaN or an infinity gets values 0 and scale NaN.
+  // A block with a NaN or an infinity gets values 0 and scale NaN. `rest_I`, unless null, gets
+  // what that rounds away: x - value * scale, rounded after each step.
   void (*quantize_row)(const float* x_I, int64_t width, int8_t* values, float* scales,
-                       int32_t* sums);
+                       int32_t* sums, float* rest_I);
 
   // y[t, o] = sum_i w[o, i] * x[t, i] for `begin <= o < end`; w is [O, I], y rows have `w.rows`
   // elements. The group of 32 runs along the reduction axis. The integer kernel computes, block
@@ -99,6 +100,11 @@ struct Kernels {
   void (*expert_bf16)(const Bf16Matrix& w_IO, const float* const* x_S, int64_t slots,
                       int64_t begin, int64_t end, float* y_SO);
 
+  // out[i] = silu(gate[i]) * up[i]; `out` may be `gate`.
+  void (*silu_multiply)(const float* gate, const float* up, int64_t width, float* out);
+  // F16 bits to floats.
+  void (*widen_fp16)(const uint16_t* halves, int64_t width, float* out);
+
   // sum_i a[i] * b[i]
   float (*dot)(const float* a_I, const float* b_I, int64_t width);
   // scores[n] = factor * sum_d q[d] * k[n, d]
@@ -124,13 +130,14 @@ extern const Kernels kAvx2Kernels;  // AVX2, FMA and F16C; enter only after a ru
 #endif
 
 // The reference functions, for tables that have none of their own.
+void portable_silu_multiply(const float* gate, const float* up, int64_t width, float* out);
 void portable_scale_row(const float* x_I, int64_t width, float* values_I, float* scales);
 void portable_expert_int8(const Int4Matrix& w_IO, const ScaledRows& x_TI, const int32_t* rows_S,
                           int64_t slots, int64_t begin, int64_t end, float* y_SO);
 void portable_attend_int8(const Int8Cache& cache, const Int8Queries& queries, float* const* out_R);
 
-// The table for `name`: "portable", "avx2", "avx512", "neon-dotprod", "neon-i8mm", or "auto" for
-// the best one that this CPU runs.
+// The table for `name`: "portable", "avx2", "avx2-vnni", "avx512", "neon-dotprod", "neon-i8mm", or
+// "auto" for the best one that this CPU runs.
 // Throws InvalidArgument for an unknown name and for one that this CPU or build lacks.
 const Kernels& choose_kernels(const std::string& name);
 

@@ -1,15 +1,15 @@
-// The kernels for AVX2, FMA and F16C. The integer parts equal the portable ones bit for bit;
-// floats are added in another order.
-//
-// Weights are kept unsigned (value + 8), as the byte products ask for; a block's 8 * sum of
-// activations is subtracted again. No sum of int16 can overflow: 16 * 15 * 127 < 2^15.
-#include "avx2_blocks.h"
-#include "kernel_tiles.h"
+// The kernels for AVX2, FMA and F16C: the float ones here, the integer ones from the headers that
+// they share with the VNNI tables. Integer kernels equal the portable ones bit for bit; floats are
+// added in another order.
+#include "avx2_attention.h"
+#include "avx2_expert.h"
+#include "avx2_linear.h"
 
 namespace mobilemoe {
 namespace {
 
-void quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales, int32_t* sums) {
+void quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales, int32_t* sums,
+                  float* rest_I) {
   for (int64_t block = 0; block < width / kGroupSize; ++block) {
     __m256 x[4];
     for (int i = 0; i < 4; ++i) x[i] = _mm256_loadu_ps(x_I + block * kGroupSize + i * kLanes);
@@ -18,6 +18,30 @@ void quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales
     _mm256_storeu_si256(out, even_odd_order(quantized.values));
     scales[block] = quantized.scale;
     sums[block] = sum_bytes(quantized.values);
+    if (rest_I == nullptr) continue;
+    __m256 rounded[4];
+    widen_int8(quantized.values, rounded);
+    const __m256 step = _mm256_set1_ps(quantized.scale);
+    for (int i = 0; i < 4; ++i) {
+      const __m256 rest = _mm256_sub_ps(x[i], _mm256_mul_ps(rounded[i], step));
+      _mm256_storeu_ps(rest_I + block * kGroupSize + i * kLanes, rest);
+    }
+  }
+}
+
+void scale_row(const float* x_I, int64_t width, float* values_I, float* scales) {
+  for (int64_t first = 0; first < width; first += kGroupSize) {
+    __m256 x[4];
+    for (int i = 0; i < 4; ++i) x[i] = _mm256_loadu_ps(x_I + first + i * kLanes);
+    const BlockScale scale = block_scale(largest_magnitude_bits(x));
+    const __m256 inverse = _mm256_set1_ps(scale.inverse);
+    // An inverse of 0 marks a block without finite size: 0 * NaN must not come through.
+    const __m256 usable = _mm256_cmp_ps(inverse, _mm256_setzero_ps(), _CMP_NEQ_OQ);
+    for (int i = 0; i < 4; ++i) {
+      const __m256 values = _mm256_and_ps(_mm256_mul_ps(x[i], inverse), usable);
+      _mm256_storeu_ps(values_I + first + i * kLanes, values);
+    }
+    scales[first / kGroupSize] = scale.scale;
   }
 }
 
@@ -83,58 +107,15 @@ struct LinearBf16 : LinearSums {
   }
 };
 
-struct LinearInt8 {
-  using Matrix = Int4Matrix;
-  using Input = QuantizedRows;
-  struct Accumulator {
-    __m256 sums;
-  };
-  struct Strip {
-    alignas(32) uint8_t weights[kStripBlocks * kGroupSize];  // even elements of a block first
-    __m256 scales;
-  };
-
-  static void unpack(const Int4Matrix& w, int64_t row, int64_t block, int64_t count,
-                     Strip& strip) {
-    const uint8_t* bytes = row_bytes(w, row) + block * (kGroupSize / 2);
-    for (int64_t b = 0; b < count; ++b) {
-      _mm256_store_si256(reinterpret_cast<__m256i*>(strip.weights + b * kGroupSize),
-                         unpack_nibbles(bytes + b * (kGroupSize / 2)));
-    }
-    strip.scales = load_halves(row_scales(w, row) + 2 * block, count);
-  }
-
-  static void accumulate(const Strip& strip, const Input& x, int64_t token, int64_t block,
-                         int64_t count, Accumulator& total) {
-    const int8_t* values = x.values + token * x.width + block * kGroupSize;
-    const int64_t first = token * x.stride + block;
-    alignas(32) float scales[kStripBlocks];
-    const __m256 products = _mm256_mul_ps(strip.scales, _mm256_loadu_ps(x.scales + first));
-    _mm256_store_ps(scales, products);
-    const __m256i block_sums =
-        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x.sums + first));
-    const __m256 excess = _mm256_cvtepi32_ps(_mm256_slli_epi32(block_sums, 3));
-    __m256 sums = _mm256_fnmadd_ps(excess, products, total.sums);
-    for (int64_t b = 0; b < count; ++b) {
-      const auto* w = reinterpret_cast<const __m256i*>(strip.weights + b * kGroupSize);
-      const auto* a = reinterpret_cast<const __m256i*>(values + b * kGroupSize);
-      const __m256i pairs = _mm256_maddubs_epi16(_mm256_load_si256(w), _mm256_loadu_si256(a));
-      const __m256i quads = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-      sums = _mm256_fmadd_ps(_mm256_cvtepi32_ps(quads), _mm256_broadcast_ss(scales + b), sums);
-    }
-    total.sums = sums;
-  }
-
-  static float finish(const Accumulator& total) { return sum_lanes(total.sums); }
-};
-
 // scales[g][i] of 32 inputs and up to 8 groups: the file's [input, group] order, transposed.
 void expert_scales(const Int4Matrix& w, int64_t input, int64_t group, int64_t groups,
                    float (*scales)[kGroupSize]) {
+  const HalfMask mask = half_mask(groups);
   for (int64_t first = 0; first < kGroupSize; first += kLanes) {
     __m256 rows[kLanes];
     for (int64_t i = 0; i < kLanes; ++i) {
-      rows[i] = load_halves(row_scales(w, input + first + i) + 2 * group, groups);
+      const uint8_t* halves = row_scales(w, input + first + i) + 2 * group;
+      rows[i] = _mm256_cvtph_ps(load_halves(halves, mask));
     }
     transpose_8x8(rows);
     for (int64_t g = 0; g < kGroupBatch; ++g) _mm256_store_ps(scales[g] + first, rows[g]);
@@ -209,6 +190,25 @@ void linear_floats(const typename Ops::Matrix& w, const float* x, int64_t tokens
   linear_rows<Ops>(w, {x, w.columns}, tokens, begin, end, y);
 }
 
+void silu_multiply(const float* gate, const float* up, int64_t width, float* out) {
+  for (int64_t i = 0; i < width; i += kLanes) {
+    const int64_t count = smaller(kLanes, width - i);
+    const __m256 g = load_floats(gate + i, count), u = load_floats(up + i, count);
+    const __m256 exponential = exp_lanes(_mm256_sub_ps(_mm256_setzero_ps(), g));
+    const __m256 silu = _mm256_div_ps(g, _mm256_add_ps(_mm256_set1_ps(1.0f), exponential));
+    store_floats(_mm256_mul_ps(silu, u), count, out + i);
+  }
+}
+
+void widen_fp16(const uint16_t* halves, int64_t width, float* out) {
+  for (int64_t i = 0; i < width; i += kLanes) {
+    const int64_t count = smaller(kLanes, width - i);
+    const __m128i some = load_halves(reinterpret_cast<const uint8_t*>(halves + i),
+                                     half_mask(count));
+    store_floats(_mm256_cvtph_ps(some), count, out + i);
+  }
+}
+
 float dot(const float* a, const float* b, int64_t width) {
   __m256 sums[2] = {};
   int64_t i = 0;
@@ -258,16 +258,18 @@ const Kernels kAvx2Kernels = {
     .name = "avx2",
     .quantize_row = quantize_row,
     .linear_fp32 = linear_floats<LinearFp32>,
-    .linear_int8 = linear_rows<LinearInt8>,
+    .linear_int8 = linear_int8,
     .linear_bf16 = linear_floats<LinearBf16>,
-    .scale_row = portable_scale_row,
+    .scale_row = scale_row,
     .expert_fp32 = expert_groups<ExpertFp32>,
-    .expert_int8 = portable_expert_int8,
+    .expert_int8 = expert_int8,
     .expert_bf16 = expert_groups<ExpertBf16>,
+    .silu_multiply = silu_multiply,
+    .widen_fp16 = widen_fp16,
     .dot = dot,
     .attention_scores = attention_scores,
     .attention_values = attention_values,
-    .attend_int8 = portable_attend_int8,
+    .attend_int8 = attend_int8,
 };
 
 }  // namespace mobilemoe

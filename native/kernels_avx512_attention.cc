@@ -33,30 +33,39 @@ inline int32_t sum_of(const int8_t* values, int64_t d) {
   return _mm512_reduce_add_epi32(sum);
 }
 
-// scores[r][64] of `Rows` rows and one block.
+// scores[r][64] of `Rows` rows and one block, two registers of positions at a time, so that a
+// broadcast serves both.
 template <int Rows>
 inline void score_block(const Int8Cache& cache, int64_t first, int64_t d, const Row* const rows[],
                         __m512 (*scores)[kPieces]) {
   const __m512i flip = _mm512_set1_epi8(static_cast<char>(0x80));
-  for (int64_t piece = 0; piece < kPieces; ++piece) {
+  for (int64_t piece = 0; piece < kPieces; piece += 2) {
     const int8_t* keys = cache.keys + (first + piece * kLanes) * d;
-    __m512i high[Rows], low[Rows];
+    __m512i high[Rows][2], low[Rows][2];
     for (int r = 0; r < Rows; ++r) {
-      high[r] = _mm512_set1_epi32(rows[r]->high_start);
-      low[r] = _mm512_set1_epi32(rows[r]->low_start);
+      high[r][0] = high[r][1] = _mm512_set1_epi32(rows[r]->high_start);
+      low[r][0] = low[r][1] = _mm512_set1_epi32(rows[r]->low_start);
     }
     for (int64_t i = 0; i < d; i += 4) {
-      const __m512i k = _mm512_xor_si512(load_bytes(keys + i * kLanes), flip);
+      const __m512i k0 = _mm512_xor_si512(load_bytes(keys + i * kLanes), flip);
+      const __m512i k1 = _mm512_xor_si512(load_bytes(keys + (d + i) * kLanes), flip);
       for (int r = 0; r < Rows; ++r) {
-        high[r] = _mm512_dpbusd_epi32(high[r], k, broadcast_quad(rows[r]->high + i));
-        low[r] = _mm512_dpbusd_epi32(low[r], k, broadcast_quad(rows[r]->low + i));
+        const __m512i q_high = broadcast_quad(rows[r]->high + i);
+        const __m512i q_low = broadcast_quad(rows[r]->low + i);
+        high[r][0] = _mm512_dpbusd_epi32(high[r][0], k0, q_high);
+        high[r][1] = _mm512_dpbusd_epi32(high[r][1], k1, q_high);
+        low[r][0] = _mm512_dpbusd_epi32(low[r][0], k0, q_low);
+        low[r][1] = _mm512_dpbusd_epi32(low[r][1], k1, q_low);
       }
     }
-    const __m512 scales = _mm512_loadu_ps(cache.key_scales + first + piece * kLanes);
-    for (int r = 0; r < Rows; ++r) {
-      const __m512i exact = _mm512_add_epi32(_mm512_slli_epi32(high[r], 7), low[r]);
-      const __m512 scale = _mm512_mul_ps(scales, _mm512_set1_ps(rows[r]->scale));
-      scores[r][piece] = _mm512_mul_ps(_mm512_cvtepi32_ps(exact), scale);
+    for (int half = 0; half < 2; ++half) {
+      const float* key_scales = cache.key_scales + first + (piece + half) * kLanes;
+      const __m512 scales = _mm512_loadu_ps(key_scales);
+      for (int r = 0; r < Rows; ++r) {
+        const __m512i exact = _mm512_add_epi32(_mm512_slli_epi32(high[r][half], 7), low[r][half]);
+        const __m512 scale = _mm512_mul_ps(scales, _mm512_set1_ps(rows[r]->scale));
+        scores[r][piece + half] = _mm512_mul_ps(_mm512_cvtepi32_ps(exact), scale);
+      }
     }
   }
 }
@@ -74,7 +83,7 @@ inline void weigh_block(const Int8Cache& cache, int64_t first, const __m512 scor
     largest = _mm512_max_ps(largest, masked[i]);
   }
   const float now = _mm512_reduce_max_ps(largest);
-  row.factor = exp_inline(row.largest - now);
+  row.factor = now == row.largest ? 1.0f : exp_inline(row.largest - now);  // mostly 1: e^0
   row.largest = now;
   __m512 sum = _mm512_setzero_ps(), weights[kPieces];
   __m512i magnitude = _mm512_setzero_si512();
@@ -104,27 +113,32 @@ inline void weigh_block(const Int8Cache& cache, int64_t first, const __m512 scor
   }
 }
 
-// out = out * factor + weights * values for `Rows` rows.
-template <int Rows>
-inline void add_values(const Int8Cache& cache, int64_t first, int64_t d, const Row* const rows[]) {
-  const int8_t* values = cache.values + first * d;
-  for (int64_t i = 0; i < d; i += kLanes) {
-    __m512i high[Rows], low[Rows];
-    for (int r = 0; r < Rows; ++r) high[r] = low[r] = _mm512_setzero_si512();
-    for (int64_t n = 0; n < kPositionBlock; n += 4) {
-      const __m512i v = load_bytes(values + n * d + 4 * i);
-      for (int r = 0; r < Rows; ++r) {
-        high[r] = _mm512_dpbusd_epi32(high[r], broadcast_quad(rows[r]->weights[0] + n), v);
-        low[r] = _mm512_dpbusd_epi32(low[r], broadcast_quad(rows[r]->weights[1] + n), v);
+// out = out * factor + weights * values for `Rows` rows and `Parts` registers of dims from i on.
+template <int Rows, int Parts>
+inline void add_values(const int8_t* values, int64_t i, int64_t d, const Row* const rows[]) {
+  __m512i high[Rows][Parts], low[Rows][Parts];
+  for (int r = 0; r < Rows; ++r) {
+    for (int p = 0; p < Parts; ++p) high[r][p] = low[r][p] = _mm512_setzero_si512();
+  }
+  for (int64_t n = 0; n < kPositionBlock; n += 4) {
+    __m512i v[Parts];
+    for (int p = 0; p < Parts; ++p) v[p] = load_bytes(values + n * d + 4 * (i + p * kLanes));
+    for (int r = 0; r < Rows; ++r) {
+      const __m512i w_high = broadcast_quad(rows[r]->weights[0] + n);
+      const __m512i w_low = broadcast_quad(rows[r]->weights[1] + n);
+      for (int p = 0; p < Parts; ++p) {
+        high[r][p] = _mm512_dpbusd_epi32(high[r][p], w_high, v[p]);
+        low[r][p] = _mm512_dpbusd_epi32(low[r][p], w_low, v[p]);
       }
     }
-    for (int r = 0; r < Rows; ++r) {
-      const __m512i exact = _mm512_add_epi32(_mm512_slli_epi32(high[r], 7), low[r]);
-      const __m512 before = _mm512_mul_ps(_mm512_loadu_ps(rows[r]->out + i),
-                                          _mm512_set1_ps(rows[r]->factor));
+  }
+  for (int r = 0; r < Rows; ++r) {
+    for (int p = 0; p < Parts; ++p) {
+      float* out = rows[r]->out + i + p * kLanes;
+      const __m512i exact = _mm512_add_epi32(_mm512_slli_epi32(high[r][p], 7), low[r][p]);
+      const __m512 before = _mm512_mul_ps(_mm512_loadu_ps(out), _mm512_set1_ps(rows[r]->factor));
       const __m512 scale = _mm512_set1_ps(rows[r]->weight_scale);
-      _mm512_storeu_ps(rows[r]->out + i,
-                       _mm512_fmadd_ps(_mm512_cvtepi32_ps(exact), scale, before));
+      _mm512_storeu_ps(out, _mm512_fmadd_ps(_mm512_cvtepi32_ps(exact), scale, before));
     }
   }
 }
@@ -134,7 +148,10 @@ void attend_block(const Int8Cache& cache, int64_t first, int64_t d, Row* const r
   __m512 scores[Rows][kPieces];
   score_block<Rows>(cache, first, d, rows, scores);
   for (int r = 0; r < Rows; ++r) weigh_block(cache, first, scores[r], *rows[r]);
-  add_values<Rows>(cache, first, d, rows);
+  const int8_t* values = cache.values + first * d;
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= d; i += 2 * kLanes) add_values<Rows, 2>(values, i, d, rows);
+  if (i < d) add_values<Rows, 1>(values, i, d, rows);
 }
 
 // The rows that see anything of the block.

@@ -150,9 +150,10 @@ void gemv_pass(const Int4Matrix& w, const float* values, const float* scales, in
     // In the order of memory, as if all columns were asked for, which is the common case.
     const uint8_t* next = row_bytes(w, input) + kGroupSize * row;
     const uint8_t* next_scales = row_scales(w, input) + kGroupSize * scale_row;
+    const bool ahead = input + kGroupSize < w.rows;
     for (int64_t group = begin; group < end; group += kGroups) {
       const int64_t count = smaller(kGroups, end - group);
-      prefetch(next_scales + (group - begin) * 2 * kGroupSize, count * 2 * kGroupSize);
+      if (ahead) prefetch(next_scales + (group - begin) * 2 * kGroupSize, count * 2 * kGroupSize);
       const FoldedBlock b =
           fold_block(row_scales(w, input) + 2 * group, scale_row, first_lanes(count),
                      values + input, scales[input / kGroupSize]);
@@ -162,7 +163,7 @@ void gemv_pass(const Int4Matrix& w, const float* values, const float* scales, in
             _mm512_set1_epi32(static_cast<int>(g)),
             _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3));
         const uint8_t* bytes = row_bytes(w, input) + (group + g) * kGroupBytes;
-        prefetch(next + (group + g - begin) * kGroupBytes * kGroupSize, 64 * kGroupSize);
+        if (ahead) prefetch(next + (group + g - begin) * kGroupBytes * kGroupSize, 64 * kGroupSize);
         multiply_block(bytes, row, mask, lanes, b, sums[(group + g - begin) / 4]);
       }
     }
@@ -192,18 +193,31 @@ struct Tile {
   float scales[kStrip];                           // the largest scale
 };
 
+// Eight halves, `stride` bytes apart.
+inline __m128i load_column(const uint8_t* at, int64_t stride) {
+  const auto half = [&](int64_t i) { return static_cast<int16_t>(load_u16(at + i * stride)); };
+  return _mm_setr_epi16(half(0), half(1), half(2), half(3), half(4), half(5), half(6), half(7));
+}
+
 void unpack_scales(const Int4Matrix& w, int64_t input, int64_t group, int64_t b, Tile& tile) {
-  alignas(64) uint16_t halves[kGroupSize];
-  for (int64_t i = 0; i < kGroupSize; ++i) halves[i] = load_u16(row_scales(w, input + i) + 2 * group);
-  const __m512i all = _mm512_load_si512(halves);
-  const __m512i magnitudes = _mm512_and_si512(all, _mm512_set1_epi16(0x7FFF));
-  const __m512i wide = _mm512_max_epu32(_mm512_and_si512(magnitudes, _mm512_set1_epi32(0xFFFF)),
-                                        _mm512_srli_epi32(magnitudes, 16));
-  const FoldScale fold = fold_scale(static_cast<uint16_t>(_mm512_reduce_max_epu32(wide)));
+  const int64_t stride = w.columns / kGroupSize * 2;
+  const uint8_t* column = row_scales(w, input) + 2 * group;
+  const auto sixteen = [&](int64_t first) {
+    return _mm256_set_m128i(load_column(column + (first + 8) * stride, stride),
+                            load_column(column + first * stride, stride));
+  };
+  const __m256i halves[2] = {sixteen(0), sixteen(16)};
+  const __m256i sign = _mm256_set1_epi16(0x7FFF);
+  const __m256i largest = _mm256_max_epu16(_mm256_and_si256(halves[0], sign),
+                                           _mm256_and_si256(halves[1], sign));
+  const __m128i eight = _mm_max_epu16(_mm256_castsi256_si128(largest),
+                                      _mm256_extracti128_si256(largest, 1));
+  // The smallest of the complements is what minpos finds.
+  const __m128i smallest = _mm_minpos_epu16(_mm_xor_si128(eight, _mm_set1_epi16(-1)));
+  const FoldScale fold = fold_scale(static_cast<uint16_t>(~_mm_cvtsi128_si32(smallest)));
   tile.scales[b] = fold.scale;
   for (int64_t half = 0; half < 2; ++half) {
-    const __m256i some = _mm256_load_si256(reinterpret_cast<const __m256i*>(halves + 16 * half));
-    const __m512 ratio = _mm512_mul_ps(_mm512_cvtph_ps(some), _mm512_set1_ps(fold.inverse));
+    const __m512 ratio = _mm512_mul_ps(_mm512_cvtph_ps(halves[half]), _mm512_set1_ps(fold.inverse));
     _mm512_store_ps(tile.ratios[b] + kLanes * half, ratio);
   }
 }

@@ -89,7 +89,7 @@ inline void prefetch(const uint8_t* at, int64_t bytes) {
 
 // `Tokens` <= kGemvTokens rows of activations times 16 rows of weights.
 template <int Tokens>
-void gemv(const RowSet& rows, const QuantizedRows& x, int64_t token, int64_t stride, float* y) {
+void gemv(const RowSet& rows, bool ahead, const QuantizedRows& x, int64_t token, int64_t stride, float* y) {
   alignas(64) float scales[kStrip][kRows];
   const int64_t blocks = x.width / kGroupSize;
   __m512 sums[Tokens];
@@ -97,10 +97,10 @@ void gemv(const RowSet& rows, const QuantizedRows& x, int64_t token, int64_t str
   for (int64_t first = 0; first < blocks; first += kStrip) {
     const int64_t count = smaller(kStrip, blocks - first);
     load_scales(rows, first, count, scales);
-    prefetch(rows.scales + kAhead * kRows * rows.row_scales + first * 2 * kRows, count * 2 * kRows);
+    if (ahead) prefetch(rows.scales + kAhead * kRows * rows.row_scales + first * 2 * kRows, count * 2 * kRows);
     for (int64_t b = 0; b < count; ++b) {
       const int64_t block = first + b;
-      prefetch(rows.bytes + kAhead * kRows * rows.row_bytes + block * 16 * kRows, 16 * kRows);
+      if (ahead) prefetch(rows.bytes + kAhead * kRows * rows.row_bytes + block * 16 * kRows, 16 * kRows);
       __m512i w[4];
       load_block(rows, block, w);
       for (int t = 0; t < Tokens; ++t) {
@@ -128,11 +128,12 @@ void gemv_tokens(const Int4Matrix& w, const QuantizedRows& x, int64_t tokens, in
   for (int64_t row = begin; row < end; row += kRows) {
     const RowSet rows = row_set(w, row, end);
     float* y = y_TO + row;
+    const bool ahead = row + kAhead * kRows < end;
     switch (tokens) {
-      case 1: gemv<1>(rows, x, 0, w.rows, y); break;
-      case 2: gemv<2>(rows, x, 0, w.rows, y); break;
-      case 3: gemv<3>(rows, x, 0, w.rows, y); break;
-      default: gemv<4>(rows, x, 0, w.rows, y); break;
+      case 1: gemv<1>(rows, ahead, x, 0, w.rows, y); break;
+      case 2: gemv<2>(rows, ahead, x, 0, w.rows, y); break;
+      case 3: gemv<3>(rows, ahead, x, 0, w.rows, y); break;
+      default: gemv<4>(rows, ahead, x, 0, w.rows, y); break;
     }
   }
 }

@@ -1,4 +1,5 @@
-// Activations to int8, with AVX-512; the same integers and scales as the portable functions.
+// Activations with AVX-512: to int8, the same integers and scales as the portable functions, and
+// SwiGLU.
 #include "avx512_blocks.h"
 #include "kernels_avx512.h"
 
@@ -16,7 +17,7 @@ inline __m256i even_odd_order(__m128i first, __m128i second) {
 }  // namespace
 
 void avx512_quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales,
-                         int32_t* sums) {
+                         int32_t* sums, float* rest_I) {
   for (int64_t block = 0; block < width / kGroupSize; ++block) {
     const __m512 a = _mm512_loadu_ps(x_I + block * kGroupSize);
     const __m512 b = _mm512_loadu_ps(x_I + block * kGroupSize + kLanes);
@@ -30,6 +31,11 @@ void avx512_quantize_row(const float* x_I, int64_t width, int8_t* values, float*
     _mm256_storeu_si256(out, even_odd_order(_mm512_cvtepi32_epi8(low), _mm512_cvtepi32_epi8(high)));
     scales[block] = scale.scale;
     sums[block] = _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
+    if (rest_I == nullptr) continue;
+    const __m512 step = _mm512_set1_ps(scale.scale);
+    float* rest = rest_I + block * kGroupSize;
+    _mm512_storeu_ps(rest, _mm512_sub_ps(a, _mm512_mul_ps(_mm512_cvtepi32_ps(low), step)));
+    _mm512_storeu_ps(rest + kLanes, _mm512_sub_ps(b, _mm512_mul_ps(_mm512_cvtepi32_ps(high), step)));
   }
 }
 
@@ -42,6 +48,17 @@ void avx512_scale_row(const float* x_I, int64_t width, float* values_I, float* s
     _mm512_storeu_ps(values_I + first, _mm512_maskz_mul_ps(finite, a, inverse));
     _mm512_storeu_ps(values_I + first + kLanes, _mm512_maskz_mul_ps(finite, b, inverse));
     scales[first / kGroupSize] = scale.scale;
+  }
+}
+
+void avx512_silu_multiply(const float* gate, const float* up, int64_t width, float* out) {
+  for (int64_t i = 0; i < width; i += kLanes) {
+    const __mmask16 mask = first_lanes(width - i);
+    const __m512 g = _mm512_maskz_loadu_ps(mask, gate + i);
+    const __m512 u = _mm512_maskz_loadu_ps(mask, up + i);
+    const __m512 exponential = exp_lanes(_mm512_sub_ps(_mm512_setzero_ps(), g));
+    const __m512 silu = _mm512_div_ps(g, _mm512_add_ps(_mm512_set1_ps(1.0f), exponential));
+    _mm512_mask_storeu_ps(out + i, mask, _mm512_mul_ps(silu, u));
   }
 }
 

@@ -11,11 +11,11 @@ namespace mobilemoe {
 constexpr int64_t kNeonGemvTokens = 4;
 constexpr int64_t kNeonGemvSlots = 2;
 
-// `base` with the functions of float activations.
+// `base` with the functions of floats.
 Kernels neon_float_table(Kernels base);
 
 void neon_quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales,
-                       int32_t* sums);
+                       int32_t* sums, float* rest_I);
 void neon_scale_row(const float* x_I, int64_t width, float* values_I, float* scales);
 
 // As linear_int8 and expert_int8 for few tokens.

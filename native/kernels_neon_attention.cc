@@ -3,7 +3,6 @@
 // Keys: four positions lie in the lanes of a register, four dims to a lane. Values: four dims lie
 // in the lanes, four positions to a lane. Queries and weights come as two bytes, whose sums are
 // joined as exact integers. A row's result does not depend on its neighbours.
-#include "exp_inline.h"
 #include "kernels_neon.h"
 #include "neon_blocks.h"
 #include "quantize_scale.h"
@@ -25,22 +24,6 @@ struct Row {
   int8x16_t weights[2][kPositionBlock / 16];  // of this block: high and low bytes
   float factor, weight_scale;
 };
-
-// exp_inline, lane by lane.
-inline float32x4_t exp_lanes(float32x4_t x) {
-  const float32x4_t low = vdupq_n_f32(kExpLow), magic = vdupq_n_f32(kRoundMagic);
-  const float32x4_t clamped = vminnmq_f32(vmaxnmq_f32(x, low), vdupq_n_f32(kExpHigh));
-  const float32x4_t n = vsubq_f32(vfmaq_n_f32(magic, clamped, kLog2E), magic);
-  float32x4_t r = vfmsq_n_f32(clamped, n, kLn2High);
-  r = vfmsq_n_f32(r, n, kLn2Low);
-  float32x4_t series = vdupq_n_f32(kExpSeries[0]);
-  for (int i = 1; i < 8; ++i) series = vfmaq_f32(vdupq_n_f32(kExpSeries[i]), series, r);
-  const int32x4_t exponent = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
-  const float32x4_t power = vreinterpretq_f32_s32(vshlq_n_s32(exponent, 23));
-  const float32x4_t value = vmulq_f32(series, power);
-  const uint32x4_t tiny = vcltq_f32(x, low), number = vceqq_f32(x, x);
-  return vbslq_f32(number, vbslq_f32(tiny, vdupq_n_f32(0.0f), value), x);
-}
 
 // Ones in the lanes of positions that a row sees, of piece `i` of a block with `count` of them.
 inline uint32x4_t seen_lanes(int64_t i, int64_t count) {

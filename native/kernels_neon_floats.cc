@@ -169,6 +169,24 @@ void linear_floats(const typename Ops::Matrix& w, const float* x, int64_t tokens
   linear_rows<Ops>(w, {x, w.columns}, tokens, begin, end, y);
 }
 
+void silu_multiply(const float* gate, const float* up, int64_t width, float* out) {
+  for (int64_t i = 0; i < width; i += kLanes) {
+    const int64_t count = smaller(kLanes, width - i);
+    const float32x4_t g = load_floats(gate + i, count), u = load_floats(up + i, count);
+    const float32x4_t exponential = exp_lanes(vsubq_f32(vdupq_n_f32(0.0f), g));
+    const float32x4_t silu = vdivq_f32(g, vaddq_f32(vdupq_n_f32(1.0f), exponential));
+    store_floats(out + i, count, vmulq_f32(silu, u));
+  }
+}
+
+void widen_fp16(const uint16_t* halves, int64_t width, float* out) {
+  for (int64_t i = 0; i < width; i += kLanes) {
+    const int64_t count = smaller(kLanes, width - i);
+    const auto* bytes = reinterpret_cast<const uint8_t*>(halves + i);
+    store_floats(out + i, count, floats_of(load_halves(bytes, count)));
+  }
+}
+
 float dot(const float* a, const float* b, int64_t width) {
   float32x4_t sums[4];
   for (float32x4_t& sum : sums) sum = vdupq_n_f32(0.0f);
@@ -221,6 +239,8 @@ Kernels neon_float_table(Kernels base) {
   base.linear_bf16 = linear_floats<LinearBf16>;
   base.expert_fp32 = expert_groups<ExpertFp32>;
   base.expert_bf16 = expert_groups<ExpertBf16>;
+  base.silu_multiply = silu_multiply;
+  base.widen_fp16 = widen_fp16;
   base.dot = dot;
   base.attention_scores = attention_scores;
   base.attention_values = attention_values;

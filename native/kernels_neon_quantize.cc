@@ -42,7 +42,7 @@ inline Block scaled(const Block& block, float inverse) {
 }  // namespace
 
 void neon_quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales,
-                       int32_t* sums) {
+                       int32_t* sums, float* rest_I) {
   for (int64_t first = 0; first < width; first += kGroupSize) {
     const Block block = load_block(x_I + first);
     const BlockScale scale = block_scale(largest_magnitude_bits(block));
@@ -54,6 +54,10 @@ void neon_quantize_row(const float* x_I, int64_t width, int8_t* values, float* s
     vst1q_s8(values + first + 16, vuzp2q_s8(low, high));
     scales[first / kGroupSize] = scale.scale;
     sums[first / kGroupSize] = vaddlvq_s8(low) + vaddlvq_s8(high);
+    for (int i = 0; rest_I != nullptr && i < kRegisters; ++i) {
+      const float32x4_t kept = vmulq_n_f32(vcvtq_f32_s32(rounded[i]), scale.scale);
+      vst1q_f32(rest_I + first + i * kLanes, vsubq_f32(block.x[i], kept));
+    }
   }
 }
 

@@ -44,7 +44,8 @@ void scale_row(const float* x_I, int64_t width, float* values_I, float* scales) 
   }
 }
 
-void quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales, int32_t* sums) {
+void quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales, int32_t* sums,
+                  float* rest_I) {
   for (int64_t block = 0; block < width / kGroupSize; ++block) {
     int32_t block_values[kGroupSize];
     scales[block] = quantize_block(x_I + block * kGroupSize, block_values);
@@ -56,6 +57,10 @@ void quantize_row(const float* x_I, int64_t width, int8_t* values, float* scales
       sum += block_values[2 * i] + block_values[2 * i + 1];
     }
     sums[block] = sum;
+    for (int64_t i = 0; rest_I != nullptr && i < kGroupSize; ++i) {
+      const int64_t at = block * kGroupSize + i;
+      rest_I[at] = x_I[at] - static_cast<float>(block_values[i]) * scales[block];
+    }
   }
 }
 
@@ -282,6 +287,14 @@ void linear_floats(const typename Ops::Matrix& w, const float* x, int64_t tokens
   linear_rows<Ops>(w, {x, w.columns}, tokens, begin, end, y);
 }
 
+void silu_multiply(const float* gate, const float* up, int64_t width, float* out) {
+  for (int64_t i = 0; i < width; ++i) out[i] = gate[i] / (1.0f + exp_inline(-gate[i])) * up[i];
+}
+
+void widen_fp16(const uint16_t* halves, int64_t width, float* out) {
+  for (int64_t i = 0; i < width; ++i) out[i] = half_to_float(halves[i]);
+}
+
 float dot(const float* a, const float* b, int64_t width) {
   float lanes[8] = {};
   int64_t i = 0;
@@ -393,6 +406,10 @@ void attend_int8(const Int8Cache& cache, const Int8Queries& queries, float* cons
 
 }  // namespace
 
+void portable_silu_multiply(const float* gate, const float* up, int64_t width, float* out) {
+  silu_multiply(gate, up, width, out);
+}
+
 void portable_scale_row(const float* x_I, int64_t width, float* values_I, float* scales) {
   scale_row(x_I, width, values_I, scales);
 }
@@ -417,6 +434,8 @@ const Kernels kPortableKernels = {
     .expert_fp32 = expert_groups<ExpertFp32>,
     .expert_int8 = expert_int8,
     .expert_bf16 = expert_groups<ExpertBf16>,
+    .silu_multiply = silu_multiply,
+    .widen_fp16 = widen_fp16,
     .dot = dot,
     .attention_scores = attention_scores,
     .attention_values = attention_values,

@@ -29,11 +29,11 @@ std::vector<float> rows_of_floats(int64_t rows, int64_t width) {
 }  // namespace
 
 LayerProbe::LayerProbe(std::shared_ptr<const Model> model, int64_t tokens,
-                       ActivationFormat format)
+                       ActivationFormat format, KvFormat kv)
     : model_(std::move(model)),
       tokens_(checked_tokens(model_->config(), tokens)),
-      cache_(with_one_layer(model_->config()), tokens),
-      parts_(*model_, format, tokens, tokens) {}
+      cache_(with_one_layer(model_->config()), tokens, kv),
+      parts_(*model_, format, kv, tokens, tokens) {}
 
 std::vector<float> LayerProbe::attention(int64_t layer, const Rows& rows) {
   check_layer(layer);
@@ -41,7 +41,9 @@ std::vector<float> LayerProbe::attention(int64_t layer, const Rows& rows) {
   const auto guard = model_->lock();
   std::vector<float> y_TD = rows_of_floats(rows.tokens, rows.width);
   parts_.set_positions(0, rows.tokens);
-  parts_.attention(layer, rows.x_TD, cache_, 0, y_TD.data());
+  model_->pool().run([&](const Team& team) {
+    parts_.attention(team, layer, rows.x_TD, cache_, 0, y_TD.data());
+  });
   model_->check_intact();
   return y_TD;
 }
@@ -51,13 +53,18 @@ LayerProbe::FeedForwardOutput LayerProbe::feed_forward(int64_t layer, const Rows
   check_rows(rows);
   const auto guard = model_->lock();
   FeedForwardOutput out{rows_of_floats(rows.tokens, rows.width), {}, {}};
-  parts_.feed_forward(layer, rows.x_TD, rows.tokens, out.y_TD.data());
+  model_->pool().run([&](const Team& team) {
+    parts_.feed_forward(team, layer, rows.x_TD, rows.tokens, out.y_TD.data());
+  });
   model_->check_intact();
   if (model_->config().is_moe_layer(layer)) {
     const float* logits_TE = parts_.routing().router_logits_TE();
     out.router_logits_TE.assign(logits_TE,
                                 logits_TE + rows.tokens * model_->config().num_local_experts);
-    out.topk_ids_TK = parts_.routing().topk_ids_TK();
+    const auto& ids_TK = parts_.routing().topk_ids_TK();
+    out.topk_ids_TK.assign(
+        ids_TK.begin(),
+        ids_TK.begin() + rows.tokens * model_->config().num_experts_per_tok);
   }
   return out;
 }
@@ -66,7 +73,8 @@ std::vector<float> LayerProbe::head(const Rows& rows) {
   check_rows(rows);
   const auto guard = model_->lock();
   std::vector<float> logits_TV = rows_of_floats(rows.tokens, model_->config().vocab_size);
-  parts_.head(rows.x_TD, rows.tokens, logits_TV.data());
+  model_->pool().run(
+      [&](const Team& team) { parts_.head(team, rows.x_TD, rows.tokens, logits_TV.data()); });
   model_->check_intact();
   return logits_TV;
 }

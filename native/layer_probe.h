@@ -27,7 +27,8 @@ class LayerProbe {
 
   // Room for `tokens` rows. Throws InvalidArgument for tokens outside 1 to
   // max_position_embeddings, and for int8 activations with BF16 weights.
-  LayerProbe(std::shared_ptr<const Model> model, int64_t tokens, ActivationFormat format);
+  LayerProbe(std::shared_ptr<const Model> model, int64_t tokens, ActivationFormat format,
+             KvFormat kv);
 
   // Each takes the model's lock and throws InvalidArgument for a layer that does not exist, for
   // other rows than 1 to `tokens` of width D, and where Model::lock does.

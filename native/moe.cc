@@ -2,148 +2,248 @@
 
 #include <algorithm>
 #include <cstddef>
-
-#include "elementwise.h"
+#include <numeric>
 
 namespace mobilemoe {
 namespace {
+
+// Up to this many tokens the products of the chosen experts are spread by outputs.
+constexpr int64_t kFewTokens = 4;
+constexpr int64_t kUnitSlots = 60;
 
 size_t size_of(int64_t a, int64_t b) { return static_cast<size_t>(a) * static_cast<size_t>(b); }
 
 }  // namespace
 
-FeedForward::FeedForward(const Config& config, ActivationFormat format, int64_t tokens)
+FeedForward::FeedForward(const Config& config, ActivationFormat format, int64_t tokens,
+                         int threads)
     : config_(config),
       format_(format),
       hidden_(format, tokens, config.hidden_size),
-      activated_(format, tokens, config.intermediate_size_mlp) {
-  const int64_t D = config.hidden_size, S = config.intermediate_size_mlp;
-  const int64_t slots = tokens * config.num_experts_per_tok;
+      swiglu_(format, tokens, config.intermediate_size_mlp),
+      scaled_hidden_(format, tokens, config.hidden_size),
+      activated_(format, std::min(tokens, kFewTokens) * config.num_experts_per_tok,
+                 config.intermediate_size) {
+  const int64_t D = config.hidden_size, F = config.intermediate_size;
+  const int64_t S = config.intermediate_size_mlp, E = config.num_local_experts;
+  const int64_t K = config.num_experts_per_tok, slots = tokens * K;
+  topk_ids_TK_.resize(static_cast<size_t>(slots));
   topk_weights_TK_.resize(static_cast<size_t>(slots));
-  router_logits_TE_.resize(size_of(tokens, config.num_local_experts));
+  router_logits_TE_.resize(size_of(tokens, E));
   router_scores_TE_.resize(router_logits_TE_.size());
-  gate_up_NF_.resize(size_of(slots, 2 * config.intermediate_size));
+  dispatch_.reserve(slots, E);
+  products_.reserve(size_of(2, std::min(E, slots)));
+  gate_up_NF_.resize(size_of(std::min(tokens, kFewTokens) * K, 2 * F));
   down_ND_.resize(size_of(slots, D));
+  hidden_N_.reserve(static_cast<size_t>(slots));
+  activated_N_.reserve(static_cast<size_t>(slots));
+  identity_N_.resize(static_cast<size_t>(std::max(kUnitSlots, kFewTokens * K)));
+  std::iota(identity_N_.begin(), identity_N_.end(), 0);
   gate_TS_.resize(size_of(tokens, S));
   up_TS_.resize(size_of(tokens, S));
   swiglu_TD_.resize(size_of(tokens, D));
-}
-
-void FeedForward::forward(ThreadPool& pool, const Kernels& kernels, const LayerWeights& layer,
-                          const float* h_TD, int64_t tokens, float* y_TD) {
-  if (layer.is_moe) {
-    route_tokens(pool, kernels, layer.moe, h_TD, tokens);
-    dispatch(topk_ids_TK_.data(), tokens, config_.num_experts_per_tok, config_.num_local_experts,
-             dispatch_);
+  if (E == 0 || tokens <= kFewTokens) return;
+  units_.reserve(static_cast<size_t>(E + slots / kUnitSlots));
+  for (int thread = 0; thread < threads; ++thread) {
+    unit_buffers_.push_back({std::vector<float>(size_of(kUnitSlots, 2 * F)),
+                             ScaledBuffer(format, kUnitSlots, F),
+                             std::vector<const float*>(static_cast<size_t>(kUnitSlots))});
   }
-  gate_up(pool, kernels, layer, h_TD, tokens);
-  activate(pool, tokens, layer.is_moe, layer.swiglu.present());
-  down(pool, kernels, layer, tokens);
-  combine(pool, layer, tokens, y_TD);
 }
 
-void FeedForward::route_tokens(ThreadPool& pool, const Kernels& kernels, const MoeWeights& moe,
-                               const float* h_TD, int64_t tokens) {
+void FeedForward::prepare(const Kernels& kernels, const float* h_TD, int64_t tokens, int64_t t,
+                          int64_t begin, int64_t end) {
+  if (config_.intermediate_size_mlp > 0) {
+    hidden_.prepare(kernels, h_TD, tokens, t, begin, end);
+  }
+  if (config_.num_local_experts > 0) {
+    scaled_hidden_.prepare(kernels, h_TD + t * config_.hidden_size, t, begin, end);
+  }
+}
+
+void FeedForward::forward(const Team& team, const Kernels& kernels, const LayerWeights& layer,
+                          const float* h_TD, int64_t tokens, float* y_TD,
+                          std::span<const Product> next) {
+  const Activations activated = swiglu_.view(gate_TS_.data(), tokens);
+  const Product down[] = {LinearProduct{&layer.swiglu.down, activated, swiglu_TD_.data()}};
+  if (layer.is_moe) router_logits(team, kernels, layer.moe, h_TD, tokens);
+  if (layer.swiglu.present()) multiply(team, kernels, first_products(layer, h_TD, tokens));
+  team.barrier(layer.swiglu.present() ? prefetch_share(team, down) : ReadAhead());
+  if (layer.is_moe) choose(team, layer.moe, tokens);
+  if (layer.swiglu.present()) activate_swiglu(team, kernels, tokens);
+  team.barrier();
+  if (layer.is_moe) {
+    if (team.leads()) dispatch_tokens(layer, h_TD, tokens);
+    team.barrier();
+    if (tokens <= kFewTokens) {
+      experts_by_output(team, kernels);
+    } else {
+      experts_by_unit(team, kernels, layer.moe);
+    }
+  }
+  if (layer.swiglu.present()) multiply(team, kernels, down);
+  team.barrier(prefetch_share(team, next));
+  combine(team, layer, tokens, y_TD);
+}
+
+std::array<Product, 2> FeedForward::first_products(const LayerWeights& layer, const float* h_TD,
+                                                   int64_t tokens) {
+  const Activations h = hidden_.view(h_TD, tokens);
+  return {LinearProduct{&layer.swiglu.gate, h, gate_TS_.data()},
+          LinearProduct{&layer.swiglu.up, h, up_TS_.data()}};
+}
+
+void FeedForward::router_logits(const Team& team, const Kernels& kernels, const MoeWeights& moe,
+                                const float* h_TD, int64_t tokens) {
   const int64_t D = config_.hidden_size, E = config_.num_local_experts;
-  const int64_t K = config_.num_experts_per_tok;
-  topk_ids_TK_.resize(size_of(tokens, K));
-  pool.for_tokens(tokens, [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t) {
-      float* logits_E = router_logits_TE_.data() + t * E;
-      for (int64_t e = 0; e < E; ++e) {
-        logits_E[e] = kernels.dot(moe.router_ED.data() + e * D, h_TD + t * D, D);
-      }
-      route(logits_E, moe.expert_bias_E.data(), E, K, config_.routed_scaling_factor,
-            router_scores_TE_.data() + t * E, topk_ids_TK_.data() + t * K,
-            topk_weights_TK_.data() + t * K);
+  for_row_pieces(team, tokens, E, [&](int64_t t, int64_t begin, int64_t end) {
+    for (int64_t e = begin; e < end; ++e) {
+      router_logits_TE_[static_cast<size_t>(t * E + e)] =
+          kernels.dot(moe.router_ED.data() + e * D, h_TD + t * D, D);
     }
   });
+}
+
+void FeedForward::choose(const Team& team, const MoeWeights& moe, int64_t tokens) {
+  const int64_t E = config_.num_local_experts, K = config_.num_experts_per_tok;
+  const Range share = team.share(tokens);
+  for (int64_t t = share.begin; t < share.end; ++t) {
+    route(router_logits_TE_.data() + t * E, moe.expert_bias_E.data(), E, K,
+          config_.routed_scaling_factor, router_scores_TE_.data() + t * E,
+          topk_ids_TK_.data() + t * K, topk_weights_TK_.data() + t * K);
+  }
+}
+
+// silu(gate) * up in place of the gate, prepared for the down projection.
+void FeedForward::activate_swiglu(const Team& team, const Kernels& kernels, int64_t tokens) {
+  const int64_t S = config_.intermediate_size_mlp;
+  for_row_pieces(team, tokens, swiglu_.blocks(), [&](int64_t t, int64_t begin, int64_t end) {
+    float* gate = gate_TS_.data() + t * S + begin * kGroupSize;
+    const float* up = up_TS_.data() + t * S + begin * kGroupSize;
+    kernels.silu_multiply(gate, up, (end - begin) * kGroupSize, gate);
+    swiglu_.prepare(kernels, gate_TS_.data(), tokens, t, begin, end);
+  });
+}
+
+// Sorts the choices by expert and writes down what is to be computed.
+void FeedForward::dispatch_tokens(const LayerWeights& layer, const float* h_TD, int64_t tokens) {
+  dispatch(topk_ids_TK_.data(), tokens, config_.num_experts_per_tok, config_.num_local_experts,
+           dispatch_);
+  if (format_ == ActivationFormat::kFp32) {
+    hidden_N_.clear();
+    for (const int32_t t : dispatch_.token) hidden_N_.push_back(h_TD + t * config_.hidden_size);
+  }
+  if (tokens > kFewTokens) {
+    add_units();
+    return;
+  }
+  const size_t slots = dispatch_.token.size();
+  activated_N_.clear();
+  for (size_t slot = 0; slot < slots; ++slot) {
+    activated_N_.push_back(gate_up_NF_.data() + slot * size_of(2, config_.intermediate_size));
+  }
+  products_.clear();
+  add_products(layer.moe.gate_up_E,
+               {format_, hidden_N_.data(), scaled_hidden_.view(), dispatch_.token.data(), 0},
+               gate_up_NF_.data());
+  add_products(layer.moe.down_E,
+               {format_, activated_N_.data(), activated_.view(), identity_N_.data(), 0},
+               down_ND_.data());
 }
 
 // One product per expert that any token chose.
-void FeedForward::add_experts(const std::vector<WeightMatrix>& w_E,
-                              const std::vector<const float*>& x_N, float* y_N) {
+void FeedForward::add_products(const std::vector<WeightMatrix>& w_E, const ExpertInput& x_N,
+                               float* y_N) {
   for (size_t e = 0; e < w_E.size(); ++e) {
     const int32_t first = dispatch_.offsets[e], last = dispatch_.offsets[e + 1];
     if (first == last) continue;
-    products_.push_back(ExpertProduct{&w_E[e], format_, x_N.data() + first, last - first,
-                                      y_N + first * columns_of(w_E[e])});
+    ExpertInput x = x_N;
+    if (x.format == ActivationFormat::kFp32) x.x_S += first;
+    x.rows_S += first;
+    x.slots = last - first;
+    products_.push_back(ExpertProduct{&w_E[e], x, y_N + first * columns_of(w_E[e])});
   }
 }
 
-void FeedForward::gate_up(ThreadPool& pool, const Kernels& kernels, const LayerWeights& layer,
-                          const float* h_TD, int64_t tokens) {
-  products_.clear();
-  Activations h;
-  if (layer.is_moe) {
-    gate_up_input_N_.clear();
-    for (const int32_t t : dispatch_.token) {
-      gate_up_input_N_.push_back(h_TD + t * config_.hidden_size);
+// The slots of every expert in pieces, the longest first: threads that take them end together.
+void FeedForward::add_units() {
+  units_.clear();
+  for (size_t e = 0; e + 1 < dispatch_.offsets.size(); ++e) {
+    const int32_t last = dispatch_.offsets[e + 1];
+    for (int32_t first = dispatch_.offsets[e]; first < last; first += kUnitSlots) {
+      const int32_t count = std::min(static_cast<int32_t>(kUnitSlots), last - first);
+      units_.push_back({static_cast<int32_t>(e), first, count});
     }
-    add_experts(layer.moe.gate_up_E, gate_up_input_N_, gate_up_NF_.data());
   }
-  if (layer.swiglu.present()) {
-    h = hidden_.prepare(pool, kernels, h_TD, tokens, config_.hidden_size);
-    products_.push_back(LinearProduct{&layer.swiglu.gate, &h, gate_TS_.data()});
-    products_.push_back(LinearProduct{&layer.swiglu.up, &h, up_TS_.data()});
-  }
-  run_products(pool, kernels, products_);
-}
-
-// silu(gate) * up, in place of the gate.
-void FeedForward::activate(ThreadPool& pool, int64_t tokens, bool moe, bool swiglu) {
-  const int64_t F = config_.intermediate_size, S = config_.intermediate_size_mlp;
-  const int64_t K = config_.num_experts_per_tok;
-  pool.parallel_for(tokens * (K + 1), [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      if (i < tokens * K) {
-        float* gate = gate_up_NF_.data() + i * 2 * F;
-        if (moe) silu_multiply(gate, gate + F, F, gate);
-      } else if (swiglu) {
-        float* gate = gate_TS_.data() + (i - tokens * K) * S;
-        silu_multiply(gate, up_TS_.data() + (i - tokens * K) * S, S, gate);
-      }
-    }
+  std::sort(units_.begin(), units_.end(), [](const Unit& a, const Unit& b) {
+    return a.count != b.count ? a.count > b.count : a.first < b.first;
   });
 }
 
-void FeedForward::down(ThreadPool& pool, const Kernels& kernels, const LayerWeights& layer,
-                       int64_t tokens) {
-  products_.clear();
-  Activations activated;
-  if (layer.is_moe) {
-    down_input_N_.clear();
-    for (size_t slot = 0; slot < dispatch_.token.size(); ++slot) {
-      down_input_N_.push_back(gate_up_NF_.data() + slot * size_of(2, config_.intermediate_size));
-    }
-    add_experts(layer.moe.down_E, down_input_N_, down_ND_.data());
+void FeedForward::experts_by_output(const Team& team, const Kernels& kernels) {
+  const std::span<const Product> products(products_);
+  const std::span<const Product> down = products.last(products_.size() / 2);
+  multiply(team, kernels, products.first(products_.size() / 2));
+  team.barrier(prefetch_share(team, down));
+  const int64_t F = config_.intermediate_size;
+  const auto slots = static_cast<int64_t>(dispatch_.token.size());
+  for_row_pieces(team, slots, F / kGroupSize, [&](int64_t slot, int64_t begin, int64_t end) {
+    float* gate = gate_up_NF_.data() + slot * 2 * F;
+    float* piece = gate + begin * kGroupSize;
+    kernels.silu_multiply(piece, piece + F, (end - begin) * kGroupSize, piece);
+    activated_.prepare(kernels, gate, slot, begin, end);
+  });
+  team.barrier();
+  multiply(team, kernels, down);
+}
+
+void FeedForward::experts_by_unit(const Team& team, const Kernels& kernels,
+                                  const MoeWeights& moe) {
+  UnitBuffer& buffer = unit_buffers_[static_cast<size_t>(team.index())];
+  const auto units = static_cast<int64_t>(units_.size());
+  for (int64_t i = team.take(); i < units; i = team.take()) {
+    run_unit(kernels, moe, units_[static_cast<size_t>(i)], buffer);
   }
-  if (layer.swiglu.present()) {
-    activated = activated_.prepare(pool, kernels, gate_TS_.data(), tokens,
-                                   config_.intermediate_size_mlp);
-    products_.push_back(LinearProduct{&layer.swiglu.down, &activated, swiglu_TD_.data()});
+}
+
+void FeedForward::run_unit(const Kernels& kernels, const MoeWeights& moe, const Unit& unit,
+                           UnitBuffer& buffer) {
+  const int64_t F = config_.intermediate_size;
+  const auto expert = static_cast<size_t>(unit.expert);
+  const float* const* hidden = hidden_N_.empty() ? nullptr : hidden_N_.data() + unit.first;
+  const ExpertInput h{format_, hidden, scaled_hidden_.view(),
+                      dispatch_.token.data() + unit.first, unit.count};
+  multiply(kernels, ExpertProduct{&moe.gate_up_E[expert], h, buffer.gate_up_NF.data()});
+  for (int64_t slot = 0; slot < unit.count; ++slot) {
+    float* gate = buffer.gate_up_NF.data() + slot * 2 * F;
+    kernels.silu_multiply(gate, gate + F, F, gate);
+    buffer.activated.prepare(kernels, gate, slot, 0, F / kGroupSize);
+    buffer.input_N[static_cast<size_t>(slot)] = gate;
   }
-  run_products(pool, kernels, products_);
+  const ExpertInput activated{format_, buffer.input_N.data(), buffer.activated.view(),
+                              identity_N_.data(), unit.count};
+  float* out = down_ND_.data() + unit.first * config_.hidden_size;
+  multiply(kernels, ExpertProduct{&moe.down_E[expert], activated, out});
 }
 
 // y = routed + shared; the choices of a token are added best expert first.
-void FeedForward::combine(ThreadPool& pool, const LayerWeights& layer, int64_t tokens,
+void FeedForward::combine(const Team& team, const LayerWeights& layer, int64_t tokens,
                           float* y_TD) const {
   const int64_t D = config_.hidden_size;
   const int64_t K = layer.is_moe ? config_.num_experts_per_tok : 0;
-  pool.for_tokens(tokens, [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t) {
-      float* y_D = y_TD + t * D;
-      std::fill(y_D, y_D + D, 0.0f);
-      for (int64_t i = t * K; i < (t + 1) * K; ++i) {
-        const auto choice = static_cast<size_t>(i);
-        const float* expert_D = down_ND_.data() + dispatch_.slot[choice] * D;
-        for (int64_t j = 0; j < D; ++j) y_D[j] += topk_weights_TK_[choice] * expert_D[j];
-      }
-      if (!layer.swiglu.present()) continue;
-      const float* swiglu_D = swiglu_TD_.data() + t * D;
-      for (int64_t j = 0; j < D; ++j) y_D[j] += swiglu_D[j];
+  for_row_pieces(team, tokens, D / kGroupSize, [&](int64_t t, int64_t first, int64_t last) {
+    const int64_t begin = first * kGroupSize, end = last * kGroupSize;
+    float* y_D = y_TD + t * D;
+    std::fill(y_D + begin, y_D + end, 0.0f);
+    for (int64_t i = t * K; i < (t + 1) * K; ++i) {
+      const auto choice = static_cast<size_t>(i);
+      const float* expert_D = down_ND_.data() + dispatch_.slot[choice] * D;
+      const float weight = topk_weights_TK_[choice];
+      for (int64_t j = begin; j < end; ++j) y_D[j] += weight * expert_D[j];
     }
+    if (!layer.swiglu.present()) return;
+    const float* swiglu_D = swiglu_TD_.data() + t * D;
+    for (int64_t j = begin; j < end; ++j) y_D[j] += swiglu_D[j];
   });
 }
 

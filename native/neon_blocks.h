@@ -5,6 +5,7 @@
 
 #include <type_traits>
 
+#include "exp_inline.h"
 #include "weight_formats.h"
 
 namespace mobilemoe {
@@ -121,6 +122,22 @@ inline int8x16_t low_bytes(const int32x4_t x[4]) {
     return vreinterpretq_s8_s16(vuzp1q_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b)));
   };
   return vuzp1q_s8(halves(x[0], x[1]), halves(x[2], x[3]));
+}
+
+// exp_inline, lane by lane.
+inline float32x4_t exp_lanes(float32x4_t x) {
+  const float32x4_t low = vdupq_n_f32(kExpLow), magic = vdupq_n_f32(kRoundMagic);
+  const float32x4_t clamped = vminnmq_f32(vmaxnmq_f32(x, low), vdupq_n_f32(kExpHigh));
+  const float32x4_t n = vsubq_f32(vfmaq_n_f32(magic, clamped, kLog2E), magic);
+  float32x4_t r = vfmsq_n_f32(clamped, n, kLn2High);
+  r = vfmsq_n_f32(r, n, kLn2Low);
+  float32x4_t series = vdupq_n_f32(kExpSeries[0]);
+  for (int i = 1; i < 8; ++i) series = vfmaq_f32(vdupq_n_f32(kExpSeries[i]), series, r);
+  const int32x4_t exponent = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
+  const float32x4_t power = vreinterpretq_f32_s32(vshlq_n_s32(exponent, 23));
+  const float32x4_t value = vmulq_f32(series, power);
+  const uint32x4_t tiny = vcltq_f32(x, low), number = vceqq_f32(x, x);
+  return vbslq_f32(number, vbslq_f32(tiny, vdupq_n_f32(0.0f), value), x);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
 
 #include "bindings.h"
 #include "layer_probe.h"
@@ -58,11 +59,13 @@ nb::object head(LayerProbe& probe, const Rows& x) {
 void bind_probe(nb::module_& module) {
   nb::class_<LayerProbe>(module, "LayerProbe")
       .def("__init__",
-           [](LayerProbe* self, std::shared_ptr<Model> model, int64_t tokens, bool int8) {
+           [](LayerProbe* self, std::shared_ptr<Model> model, int64_t tokens, bool int8,
+              const std::string& kv) {
              new (self) LayerProbe(std::move(model), tokens,
-                                   int8 ? ActivationFormat::kInt8 : ActivationFormat::kFp32);
+                                   int8 ? ActivationFormat::kInt8 : ActivationFormat::kFp32,
+                                   kv_format_from(kv));
            },
-           "model"_a, "tokens"_a, "int8"_a)
+           "model"_a, "tokens"_a, "int8"_a, "kv"_a)
       .def("attention", &attention, "layer"_a, "x_TD"_a)
       .def("feed_forward", &feed_forward, "layer"_a, "x_TD"_a)
       .def("head", &head, "x_TD"_a);

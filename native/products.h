@@ -1,8 +1,8 @@
-// Matrix products of one parallel region.
+// Matrix products that a team of threads computes together.
 //
-// All products of a region are cut into units of 32 outputs, which are spread over the
-// threads by their cost. Every output is computed by one thread in one fixed order, so the
-// split never shows in the bits.
+// All products of a call are cut into units of 32 outputs, which are spread over the threads by
+// their cost. Every output is computed by one thread in one fixed order, so the split never
+// shows in the bits.
 #pragma once
 
 #include <span>
@@ -20,21 +20,37 @@ namespace mobilemoe {
 // y_TO = x_TI w_OI^T
 struct LinearProduct {
   const WeightMatrix* w_OI;
-  const Activations* x_TI;
+  Activations x_TI;
   float* y_TO;
 };
 
-// y_SO = x_SI w_IO for the S slots of one expert; x by one pointer per slot.
+// The S inputs of one expert: one pointer per slot in fp32 format, rows of `scaled` in int8.
+struct ExpertInput {
+  ActivationFormat format = ActivationFormat::kFp32;
+  const float* const* x_S = nullptr;
+  ScaledRows scaled;
+  const int32_t* rows_S = nullptr;
+  int64_t slots = 0;
+};
+
+// y_SO = x_SI w_IO
 struct ExpertProduct {
   const WeightMatrix* w_IO;
-  ActivationFormat format;
-  const float* const* x_S;
-  int64_t slots;
+  ExpertInput x_SI;
   float* y_SO;
 };
 
 using Product = std::variant<LinearProduct, ExpertProduct>;
 
-void run_products(ThreadPool& pool, const Kernels& kernels, std::span<const Product> products);
+// This thread's share of all products; they are complete after a barrier.
+void multiply(const Team& team, const Kernels& kernels, std::span<const Product> products);
+
+// Asks the memory for the beginning of this thread's share, which it will multiply next, and
+// returns what follows: called before a barrier and the small work after it, so that the memory
+// does not idle meanwhile.
+ReadAhead prefetch_share(const Team& team, std::span<const Product> products);
+
+// All of one expert's product, on this thread.
+void multiply(const Kernels& kernels, const ExpertProduct& product);
 
 }  // namespace mobilemoe

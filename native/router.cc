@@ -40,6 +40,13 @@ void route(const float* logits_E, const float* bias_E, int64_t experts, int64_t 
   }
 }
 
+void Dispatch::reserve(int64_t choices, int64_t experts) {
+  offsets.reserve(static_cast<size_t>(experts) + 1);
+  next.reserve(static_cast<size_t>(experts) + 1);
+  token.reserve(static_cast<size_t>(choices));
+  slot.reserve(static_cast<size_t>(choices));
+}
+
 void dispatch(const int32_t* topk_ids_TK, int64_t tokens, int64_t k, int64_t experts,
               Dispatch& out) {
   const auto choices = static_cast<size_t>(tokens * k);
@@ -48,9 +55,9 @@ void dispatch(const int32_t* topk_ids_TK, int64_t tokens, int64_t k, int64_t exp
   out.slot.resize(choices);
   for (size_t i = 0; i < choices; ++i) ++out.offsets[static_cast<size_t>(topk_ids_TK[i]) + 1];
   for (size_t e = 1; e < out.offsets.size(); ++e) out.offsets[e] += out.offsets[e - 1];
-  std::vector<int32_t> next(out.offsets.begin(), out.offsets.end() - 1);
+  out.next.assign(out.offsets.begin(), out.offsets.end() - 1);
   for (size_t i = 0; i < choices; ++i) {
-    const int32_t slot = next[static_cast<size_t>(topk_ids_TK[i])]++;
+    const int32_t slot = out.next[static_cast<size_t>(topk_ids_TK[i])]++;
     out.slot[i] = slot;
     out.token[static_cast<size_t>(slot)] = static_cast<int32_t>(i / static_cast<size_t>(k));
   }

@@ -18,6 +18,10 @@ struct Dispatch {
   std::vector<int32_t> offsets;  // [E + 1]: expert e owns slots offsets[e] to offsets[e + 1]
   std::vector<int32_t> token;    // [T K] slot -> token
   std::vector<int32_t> slot;     // [T K] choice (t K + k) -> slot
+  std::vector<int32_t> next;     // [E]: where the next choice of an expert goes
+
+  // Room for up to `choices` choices, so that `dispatch` takes no memory.
+  void reserve(int64_t choices, int64_t experts);
 };
 
 void dispatch(const int32_t* topk_ids_TK, int64_t tokens, int64_t k, int64_t experts,

@@ -63,10 +63,12 @@ nb::object linear_product(const WeightMatrix& w, const Array<float, 2>& x, bool 
   const Kernels& kernels = choose_kernels(kernel);
   ThreadPool pool(std::clamp(threads, 1, 64));
   ActivationBuffer buffer(format_of(int8), tokens, columns);
-  const Activations activations = buffer.prepare(pool, kernels, x.data(), tokens, columns);
+  for (int64_t t = 0; t < tokens; ++t) {
+    buffer.prepare(kernels, x.data(), tokens, t, 0, buffer.blocks());
+  }
   std::vector<float> y(static_cast<size_t>(tokens * rows));
-  const Product product[] = {LinearProduct{&w, &activations, y.data()}};
-  run_products(pool, kernels, product);
+  const Product product[] = {LinearProduct{&w, buffer.view(x.data(), tokens), y.data()}};
+  pool.run([&](const Team& team) { multiply(team, kernels, product); });
   return to_numpy(std::move(y), {tokens, rows});
 }
 
@@ -76,12 +78,20 @@ nb::object expert_product(const WeightMatrix& w, const Array<float, 2>& x, bool 
   const int64_t slots = dim(x, 0), rows = rows_of(w), columns = columns_of(w);
   require_width(dim(x, 1), rows);
   if (rows % kGroupSize != 0) throw InvalidArgument("inputs must be a multiple of 32");
+  const Kernels& kernels = choose_kernels(kernel);
   ThreadPool pool(std::clamp(threads, 1, 64));
+  ScaledBuffer scaled(format_of(int8), slots, rows);
   std::vector<const float*> inputs;
-  for (int64_t s = 0; s < slots; ++s) inputs.push_back(x.data() + s * rows);
+  std::vector<int32_t> indices;
+  for (int64_t s = 0; s < slots; ++s) {
+    inputs.push_back(x.data() + s * rows);
+    indices.push_back(static_cast<int32_t>(s));
+    scaled.prepare(kernels, inputs.back(), s, 0, rows / kGroupSize);
+  }
+  const ExpertInput input{format_of(int8), inputs.data(), scaled.view(), indices.data(), slots};
   std::vector<float> y(static_cast<size_t>(slots * columns));
-  const Product product[] = {ExpertProduct{&w, format_of(int8), inputs.data(), slots, y.data()}};
-  run_products(pool, choose_kernels(kernel), product);
+  const Product product[] = {ExpertProduct{&w, input, y.data()}};
+  pool.run([&](const Team& team) { multiply(team, kernels, product); });
   return to_numpy(std::move(y), {slots, columns});
 }
 
@@ -112,7 +122,8 @@ nb::tuple quantize(const Array<float, 1>& x, const std::string& kernel) {
   std::vector<int8_t> values(static_cast<size_t>(width));
   std::vector<float> scales(static_cast<size_t>(blocks));
   std::vector<int32_t> sums(static_cast<size_t>(blocks));
-  choose_kernels(kernel).quantize_row(x.data(), width, values.data(), scales.data(), sums.data());
+  choose_kernels(kernel).quantize_row(x.data(), width, values.data(), scales.data(), sums.data(),
+                                      nullptr);
   return nb::make_tuple(to_numpy(std::move(values), {width}), to_numpy(std::move(scales), {blocks}),
                         to_numpy(std::move(sums), {blocks}));
 }

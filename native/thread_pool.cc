@@ -19,13 +19,14 @@ void pause() {
 #endif
 }
 
-// Regions follow each other within microseconds, so a short spin usually saves a wake-up;
-// after it the thread sleeps and an idle engine costs nothing.
+// Regions and barriers follow each other within microseconds, so a short spin usually saves a
+// wake-up; after it the thread sleeps and an idle engine costs nothing.
 template <class T>
-void wait_while_equal(const std::atomic<T>& value, T old) {
+void wait_while_equal(const std::atomic<T>& value, T old, ReadAhead ahead = {}) {
   constexpr int kSpins = 4000;
   for (int i = 0; i < kSpins; ++i) {
     if (value.load(std::memory_order_acquire) != old) return;
+    ahead.step();
     pause();
   }
   value.wait(old, std::memory_order_acquire);
@@ -60,24 +61,30 @@ void ThreadPool::stop() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::run(Entry entry, const void* body, int64_t count) {
+void ThreadPool::run(Entry entry, const void* body) {
   entry_ = entry;
   body_ = body;
-  count_ = count;
+  next_.store(0, std::memory_order_relaxed);
   unfinished_.store(threads_ - 1, std::memory_order_relaxed);
   generation_.fetch_add(1, std::memory_order_release);
   if (threads_ > 1) generation_.notify_all();
-  run_share(0);
+  entry(body, Team(*this, 0, threads_));
   for (int32_t left = unfinished_.load(std::memory_order_acquire); left != 0;
        left = unfinished_.load(std::memory_order_acquire)) {
     wait_while_equal(unfinished_, left);
   }
 }
 
-void ThreadPool::run_share(int thread) const {
-  const int64_t begin = count_ * thread / threads();
-  const int64_t end = count_ * (thread + 1) / threads();
-  if (begin < end) entry_(body_, begin, end, thread);
+void ThreadPool::barrier(ReadAhead ahead) {
+  const uint32_t phase = phase_.load(std::memory_order_relaxed);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 < threads_) {
+    wait_while_equal(phase_, phase, ahead);
+    return;
+  }
+  arrived_.store(0, std::memory_order_relaxed);
+  next_.store(0, std::memory_order_relaxed);
+  phase_.fetch_add(1, std::memory_order_release);
+  phase_.notify_all();
 }
 
 void ThreadPool::work(int thread) {
@@ -85,7 +92,7 @@ void ThreadPool::work(int thread) {
     wait_while_equal(generation_, seen);
     ++seen;
     if (stopping_) return;
-    run_share(thread);
+    entry_(body_, Team(*this, thread, threads_));
     if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished_.notify_one();
   }
 }

@@ -62,6 +62,20 @@ struct Bf16Matrix {
   return std::bit_cast<float>(sign | wide | (mantissa << 13));
 }
 
+// The nearest binary16, ties to even; infinity above the largest one, a quiet NaN for NaN.
+[[maybe_unused]] static inline uint16_t float_to_half(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const uint32_t sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7FFFFFFFu;
+  if (magnitude > 0x7F800000u) return static_cast<uint16_t>(sign | 0x7E00u);
+  if (magnitude >= 0x477FF000u) return static_cast<uint16_t>(sign | 0x7C00u);
+  if (magnitude < 0x38800000u) {  // a subnormal half: units of 2^-24, rounded by the addition
+    const float units = std::bit_cast<float>(magnitude) + 0.5f;
+    return static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(units) - 0x3F000000u));
+  }
+  const uint32_t odd = (magnitude >> 13) & 1u;
+  return static_cast<uint16_t>(sign | ((magnitude - 0x38000000u + 0xFFFu + odd) >> 13));
+}
+
 [[maybe_unused]] static inline float half_at(const uint8_t* halves, int64_t index) {
   return half_to_float(load_u16(halves + 2 * index));
 }

@@ -25,7 +25,8 @@ LEVELS = (
     ("plan", "quant", "data"),
     ("checkpoint",),
     ("model", "engine"),
-    ("train", "evaluate", "profile", "serve", "export", "verify"),
+    ("export",),
+    ("train", "evaluate", "profile", "serve", "verify"),
     ("demo",),
     ("cli",),
 )

@@ -51,19 +51,22 @@ int64_t check_quantize_row(const Kernels& table, Sizes sizes) {
   return for_rows(sizes, [&](const std::vector<float>& x, const std::string& what) {
     const size_t blocks = x.size() / kGroupSize;
     std::vector<int8_t> values[2];
-    std::vector<float> scales[2];
+    std::vector<float> scales[2], rests[2];
     std::vector<int32_t> sums[2];
+    const bool rest = x.size() % 64 == 0;  // it is asked for, or it is not
     const Kernels* tables[2] = {&table, &kPortableKernels};
     for (int i = 0; i < 2; ++i) {
       values[i].resize(x.size());
       scales[i].resize(blocks);
       sums[i].resize(blocks);
+      rests[i].resize(x.size());
       tables[i]->quantize_row(x.data(), static_cast<int64_t>(x.size()), values[i].data(),
-                              scales[i].data(), sums[i].data());
+                              scales[i].data(), sums[i].data(), rest ? rests[i].data() : nullptr);
     }
     expect_same(what + ", values", values[0], values[1]);
     expect_same(what + ", scales", scales[0], scales[1]);
     expect_same(what + ", sums", sums[0], sums[1]);
+    expect_same(what + ", rest", rests[0], rests[1]);
   });
 }
 

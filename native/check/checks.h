@@ -19,6 +19,8 @@ int64_t check_linear_bf16(const Kernels& table, Sizes sizes);
 int64_t check_expert_fp32(const Kernels& table, Sizes sizes);
 int64_t check_expert_int8(const Kernels& table, Sizes sizes);
 int64_t check_expert_bf16(const Kernels& table, Sizes sizes);
+int64_t check_silu_multiply(const Kernels& table, Sizes sizes);
+int64_t check_widen_fp16(const Kernels& table, Sizes sizes);
 int64_t check_dot(const Kernels& table, Sizes sizes);
 int64_t check_attention_scores(const Kernels& table, Sizes sizes);
 int64_t check_attention_values(const Kernels& table, Sizes sizes);

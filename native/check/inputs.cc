@@ -115,7 +115,8 @@ QuantizedData quantize(const std::vector<float>& x_TI, int64_t width) {
                      std::vector<int32_t>(static_cast<size_t>(tokens * stride)), width, stride};
   for (int64_t t = 0; t < tokens; ++t) {
     kPortableKernels.quantize_row(x_TI.data() + t * width, width, data.values.data() + t * width,
-                                  data.scales.data() + t * stride, data.sums.data() + t * stride);
+                                  data.scales.data() + t * stride, data.sums.data() + t * stride,
+                                  nullptr);
   }
   return data;
 }

@@ -35,6 +35,8 @@ constexpr Check kChecks[] = {
     {"expert_int8", check_expert_int8, kSame},
     {"expert_fp32", check_expert_fp32, kNear},
     {"expert_bf16", check_expert_bf16, kNear},
+    {"silu_multiply", check_silu_multiply, kNear},
+    {"widen_fp16", check_widen_fp16, kSame},
     {"dot", check_dot, kNear},
     {"attention_scores", check_attention_scores, kNear},
     {"attention_values", check_attention_values, kNear},

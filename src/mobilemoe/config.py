@@ -145,6 +145,40 @@ class ModelConfig:
         _check_choice("weight_format", weight_format, ("bf16", "int4"))
         return sum(weight.bytes(weight_format) for weight in weights(self))
 
+    def step_weight_bytes(self, weight_format: WeightFormat, experts: float | None = None) -> int:
+        """Bytes of weights that one forward step with logits reads at least, each once.
+
+        `experts`: different routed experts per layer, by default the top-k of a single token. A
+        tied embedding is read in full, as the head; of an untied one a row.
+        """
+        _check_choice("weight_format", weight_format, ("bf16", "int4"))
+        experts = self.num_experts_per_tok if experts is None else experts
+        total = 0.0
+        for weight in weights(self):
+            share = 1.0
+            if weight.kind == "expert":
+                share = experts / self.num_local_experts
+            elif weight.kind == "embedding" and not self.tie_word_embeddings:
+                share = 1 / self.vocab_size
+            total += share * weight.bytes(weight_format)
+        return round(total)
+
+    def macs_per_token(self, positions: float = 0, head: bool = True) -> int:
+        """Multiply-accumulates of one token: matrices, and attention over `positions`.
+
+        Without `head` as in the tokens of a prompt whose logits nobody reads.
+        """
+        multiplied = ("linear", "expert", "router")
+        matrices = sum(
+            self._active_size(weight)
+            for weight in weights(self)
+            if weight.kind in multiplied and weight.name != "lm_head.weight"
+        )
+        if head:
+            matrices += self.vocab_size * self.hidden_size
+        query = self.num_attention_heads * self.head_dim
+        return matrices + round(2 * self.num_hidden_layers * query * positions)
+
     def kv_bytes_per_token(self, kv_format: KvFormat) -> int:
         """Bytes of keys and values per token over all layers, without quantisation scales."""
         _check_choice("kv_format", kv_format, tuple(KV_BYTES))

@@ -11,7 +11,8 @@ import pytest
 
 from mobilemoe import engine
 from mobilemoe.checkpoint import ChatFormat, Tokenizer
-from mobilemoe.cli.chat import recent
+from mobilemoe.cli.chat import answerer, recent
+from mobilemoe.cli.sampling import SamplingOptions
 
 from .conftest import COMMAND, Run, small_config
 
@@ -39,6 +40,33 @@ def test_turns_through_a_pipe_remember_the_conversation(run: Run, chat_model: Pa
     done = run("chat", chat_model, *options, stdin="hello\n\nagain\n")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == expected_answers(chat_model, ["hello", "again"], 24)
+
+
+def test_the_second_turn_reads_only_what_is_new(
+    chat_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One new token per answer, so that the last append is the reading of the prompt."""
+    model, chat_format = engine.load(chat_model), ChatFormat.from_folder(chat_model)
+    session = model.session()
+    answer = answerer(model, session, chat_format, 1, SamplingOptions())
+    messages = [{"role": "user", "content": "hello"}]
+    first_ids = chat_format.encode(model.tokenizer, messages)
+    messages.append({"role": "assistant", "content": answer(messages)})
+    assert session.routing().shape[1] == len(first_ids)
+    messages.append({"role": "user", "content": "and again"})
+    ids = chat_format.encode(model.tokenizer, messages)
+    assert answer(messages) == "".join(token.text for token in model.generate(ids, 1))
+    assert session.ids == ids
+    assert session.routing().shape[1] == len(ids) - len(first_ids) < len(first_ids) + 20
+    assert capsys.readouterr().err == ""
+
+
+def test_a_stop_string_ends_a_turn(run: Run, chat_model: Path) -> None:
+    options = ("--max-new-tokens", "40", "--temperature", "2", "--seed", "5", "--threads", "1")
+    free = run("chat", chat_model, *options, stdin="hello\n").stdout
+    stop = free[3:5]
+    stopped = run("chat", chat_model, *options, "--stop", stop, stdin="hello\n").stdout
+    assert stopped == free[: free.index(stop)] + "\n"
 
 
 def test_quit_ends_before_the_rest(run: Run, chat_model: Path) -> None:

@@ -22,6 +22,7 @@ VERBS = (
     "generate",
     "chat",
     "tokenize",
+    "bench",
     "doctor",
 )
 
@@ -62,6 +63,11 @@ def test_every_verb_has_a_worked_example(run: Run, verb: str) -> None:
         ("chat", "folder", "--temperature", "-1"),
         ("init", "--preset", "Q", "out"),
         ("verify", "folder", "--tokens", "513"),
+        ("bench", "folder", "-d", "0,-1"),
+        ("bench", "folder", "-t", "0"),
+        ("bench", "folder", "-o", "sql"),
+        ("bench", "folder", "--output", "json"),
+        ("bench", "folder", "--plot", "roof.gif"),
     ],
 )
 def test_wrong_usage_is_status_2_with_clean_stdout(run: Run, arguments: tuple[str, ...]) -> None:

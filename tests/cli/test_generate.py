@@ -42,6 +42,49 @@ def test_the_seed_decides(run: Run, base_model: Path) -> None:
     assert sample(2) != first
 
 
+def test_min_p_and_the_repetition_penalty_reach_the_engine(run: Run, base_model: Path) -> None:
+    done = run(
+        *("generate", base_model, "--prompt", PROMPT, "--max-new-tokens", "16", "--json"),
+        *("--temperature", "1.5", "--min-p", "0.3", "--repetition-penalty", "1.3", "--seed", "1"),
+    )
+    model = engine.load(base_model)
+    chosen = {"temperature": 1.5, "min_p": 0.3, "repetition_penalty": 1.3, "seed": 1}
+    expected = [token.id for token in model.generate(PROMPT, 16, **chosen)]
+    assert json.loads(done.stdout)["token_ids"] == expected
+    for without in ("min_p", "repetition_penalty"):
+        fewer = {name: value for name, value in chosen.items() if name != without}
+        assert [token.id for token in model.generate(PROMPT, 16, **fewer)] != expected
+
+
+def test_logprobs_of_prompt_and_text_in_the_document(run: Run, base_model: Path) -> None:
+    common = ("generate", base_model, "--prompt", PROMPT, "--max-new-tokens", "5", "--json")
+    plain = json.loads(run(*common).stdout)
+    document = json.loads(run(*common, "--logprobs", "2", "--prompt-logprobs").stdout)
+    model = engine.load(base_model)
+    ids, scored = model.encode(PROMPT), model.logprobs(PROMPT, top=2)
+    assert document["prompt_token_ids"] == ids
+    assert document["prompt_logprobs"] == [None, *(token.logprob for token in scored)]
+    tops = [[], *(token.top_logprobs for token in scored)]
+    tops += [token.top_logprobs for token in model.generate(PROMPT, 5, logprobs=2)]
+    shown = document["prompt_top_logprobs"] + document["top_logprobs"]
+    assert [[(one["id"], one["logprob"]) for one in each] for each in shown] == list(
+        map(list, tops)
+    )
+    best = document["top_logprobs"][0][0]
+    assert best["text"] == model.tokenizer.decode([best["id"]])
+    assert {**document, **plain} == document, "the rest is the same"
+    assert "top_logprobs" not in plain and "prompt_logprobs" not in plain
+
+
+@pytest.mark.parametrize("option", [("--logprobs", "2"), ("--prompt-logprobs",)])
+def test_logprobs_without_json_are_refused(
+    run: Run, base_model: Path, option: tuple[str, ...]
+) -> None:
+    done = run("generate", base_model, "--prompt", PROMPT, *option)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "need --json" in done.stderr
+
+
 def test_exact_mode_and_stop(run: Run, base_model: Path) -> None:
     common = ("generate", base_model, "--prompt", PROMPT, "--max-new-tokens", "30")
     exact = (*common, "--activations", "fp32", "--threads", "1", "--json")

@@ -140,3 +140,43 @@ def test_presets_are_found_whatever_the_case_and_unknown_ones_listed() -> None:
     assert ModelConfig.preset("s") == PRESETS["S"]
     with pytest.raises(MobileMoEError, match="no preset called 'XL'; allowed: S, M, L, nano"):
         ModelConfig.preset("XL")
+
+
+def test_bytes_of_a_step_of_s_by_hand() -> None:
+    """INT4 has 4.5 bits a weight: 55.4 MB of head, 20 layers of 5.05 MB; routers are float32."""
+    attention = 2 * 768 * 768 + 2 * 768 * 256
+    expert, shared = 3 * 768 * 384, 3 * 768 * 1536
+    small = 60 * 768 * 4 + 60 * 2 + 2 * 768 * 2  # router, bias, norms
+    head = 128_256 * 768 * 9 // 16 + 768 * 2
+    token = head + 20 * ((attention + 4 * expert + shared) * 9 // 16 + small)
+    config = ModelConfig.preset("S")
+    assert config.step_weight_bytes("int4") == token
+    assert round(token / 1e6) == 156
+    assert config.step_weight_bytes("int4", experts=60) == config.weight_bytes("int4")
+    more = config.step_weight_bytes("int4", experts=4.5) - token
+    assert more == 20 * expert * 9 // 16 // 2
+
+
+def test_bytes_of_a_step_read_one_row_of_an_untied_embedding() -> None:
+    tied = ModelConfig.preset("nano")
+    untied = replace(tied, tie_word_embeddings=False)
+    row = tied.hidden_size * 9 // 16
+    assert untied.step_weight_bytes("int4") == tied.step_weight_bytes("int4") + row
+    dense = ModelConfig.preset("mobilellm-pro")
+    assert dense.step_weight_bytes("bf16") == dense.weight_bytes("bf16")
+
+
+def test_multiply_adds_of_s_by_hand() -> None:
+    """0.174 GMAC per token of a prompt; the head adds V D, attention 2 H d per position."""
+    attention = 2 * 768 * 768 + 2 * 768 * 256
+    layer = attention + 4 * 3 * 768 * 384 + 3 * 768 * 1536 + 60 * 768
+    config = ModelConfig.preset("S")
+    assert config.macs_per_token(head=False) == 20 * layer
+    assert round(20 * layer / 1e9, 3) == 0.174
+    assert config.macs_per_token() == 20 * layer + 128_256 * 768
+    assert (
+        config.macs_per_token(positions=100.5) == config.macs_per_token() + 20 * 2 * 768 * 201 // 2
+    )
+    untied = replace(config, tie_word_embeddings=False)
+    assert untied.macs_per_token() == config.macs_per_token()
+    assert untied.macs_per_token(head=False) == config.macs_per_token(head=False)

@@ -13,8 +13,7 @@ import numpy as np
 
 from mobilemoe.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
 from mobilemoe.config import ModelConfig
-from mobilemoe.engine.native import instruction_set
-from mobilemoe.errors import MobileMoEError
+from mobilemoe.engine.selftest import runnable_kernels
 from mobilemoe.weights import WeightFormat
 
 DATA = Path(__file__).parents[1] / "data"
@@ -50,14 +49,7 @@ SHAPES = {
 MODES = [("int4", "fp32"), ("int4", "int8"), ("bf16", "fp32")]
 
 
-def available_kernels() -> list[str]:
-    try:
-        return ["portable", instruction_set("avx2")]
-    except MobileMoEError:
-        return ["portable"]
-
-
-KERNELS = available_kernels()
+KERNELS = runnable_kernels()
 
 
 def write_random(

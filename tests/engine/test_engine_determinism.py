@@ -1,6 +1,8 @@
-"""Equal bits for any number of threads and any split of the ids over calls."""
+"""Equal bits for any number of threads, any split of the ids over calls, any mix of sequences."""
 
 from __future__ import annotations
+
+import hashlib
 
 import numpy as np
 import pytest
@@ -58,3 +60,44 @@ def test_the_context_size_leaves_the_bits_alone(weight_format, activations):
     ids = [1, 2, 3, 4, 5]
     small, large = (load(folder, 1, n, activations).logits(ids) for n in (5, 4096))
     assert small.tobytes() == large.tobytes()
+
+
+def bits_of(rows: list[np.ndarray]) -> str:
+    return hashlib.sha256(np.concatenate([row.reshape(-1) for row in rows]).tobytes()).hexdigest()
+
+
+@kernels
+@modes
+def test_logits_are_bitwise_equal_for_any_chunks_and_any_mix_of_sequences(
+    weight_format, activations, kernel
+):
+    """Many prompts at once over one model: pieces of random lengths, in random turns, rewinds."""
+    folder = INT4_FOLDERS[1] if weight_format == "int4" else BF16_FOLDER
+    model = load(folder, 2, 64, activations, kernel)
+    rng = np.random.default_rng(11)
+    prompts = [rng.integers(0, 256, rng.integers(2, 40)) for _ in range(24)]
+    sessions = [model.session() for _ in prompts]
+    rows: list[list[np.ndarray]] = [[] for _ in prompts]
+    while unfinished := [i for i, ids in enumerate(prompts) if len(rows[i]) < len(ids)]:
+        i = int(rng.choice(unfinished))
+        session, ids = sessions[i], prompts[i]
+        start = int(rng.integers(max(0, session.position - 3), session.position + 1))
+        session.rewind(start)
+        piece = ids[start : start + int(rng.integers(1, 9))]
+        rows[i][start:] = list(session.append_all(piece))
+    for ids, made in zip(prompts, rows, strict=True):
+        assert bits_of(made) == bits_of(list(model.logits(ids)))
+
+
+@modes
+@pytest.mark.parametrize("chunk", [1, 3, 32, 1000])
+def test_a_prefill_in_chunks_ends_with_the_bits_of_one_call(weight_format, activations, chunk):
+    folder = INT4_FOLDERS[0] if weight_format == "int4" else BF16_FOLDER
+    model = load(folder, 2, 64, activations)
+    ids = np.random.default_rng(12).integers(0, 512, 40)
+    steps = list(model.session().prefill(ids, chunk))
+    expected = [min(done, 40) for done in range(chunk, 40 + chunk, chunk)]
+    assert [(step.done, step.total) for step in steps] == [(done, 40) for done in expected]
+    logits_TV = model.logits(ids)
+    for step in steps:
+        assert step.logits_V.tobytes() == logits_TV[step.done - 1].tobytes()

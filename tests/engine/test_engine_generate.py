@@ -47,7 +47,7 @@ def test_greedy_equals_the_argmax_of_logits(model):
     assert np.argmax(logits_TV[2:-1], axis=-1).tolist() == ids[3:]
     for t, token in enumerate(tokens, start=2):
         x_V = logits_TV[t].astype(np.float64)
-        assert token.logprob == pytest.approx(x_V[token.id] - np.log(np.exp(x_V).sum()), abs=1e-9)
+        assert token.logprob == pytest.approx(x_V[token.id] - np.log(np.exp(x_V).sum()), abs=1e-6)
     assert [token.finish_reason for token in tokens] == [None] * 5 + ["length"]
     assert all(token.text == "" for token in tokens)
 
@@ -113,6 +113,96 @@ def test_stop_string_ends_and_is_not_shown(text_model):
     assert len(stopped) < len(free)
 
 
+def test_a_given_session_continues_and_computes_only_what_is_new(model):
+    session = model.session()
+    first = list(model.generate(PROMPT, 5, 1.0, seed=2, session=session))
+    told = PROMPT + [token.id for token in first]
+    assert session.ids == told[:-1], "the last token has not been read"
+    longer = [*told, 7, 8]
+    (token,) = model.generate(longer, 1, session=session)
+    assert session.routing().shape[1] == 3, "the last token and the two new ones"
+    assert (token,) == tuple(model.generate(longer, 1))
+    other = [*longer[:6], 100]
+    (token,) = model.generate(other, 1, session=session)
+    assert session.routing().shape[1] == 1
+    assert (token,) == tuple(model.generate(other, 1))
+    assert session.ids == other
+
+
+def test_a_prompt_read_in_chunks_is_generated_from_without_reading_it_again(model):
+    session, prompt = model.session(), list(range(20))
+    for _ in session.prefill(prompt, chunk=6):
+        pass
+    assert list(model.generate(prompt, 3, session=session)) == list(model.generate(prompt, 3))
+
+
+def test_a_session_serves_after_a_generation_that_failed_or_was_left(model):
+    session = model.session()
+    list(model.generate(PROMPT, 4, session=session))
+    before = session.ids
+    with pytest.raises(MobileMoEError):
+        list(model.generate([*PROMPT, 512], session=session))
+    with pytest.raises(MobileMoEError):
+        model.generate([1] * 65, session=session)
+    assert session.ids == before, "nothing is lost"
+    next(iter(model.generate([*PROMPT, 8], 9, session=session)))
+    assert session.ids == [*PROMPT, 8]
+    again = list(model.generate(PROMPT, 4, session=session))
+    assert again == list(model.generate(PROMPT, 4))
+
+
+def test_interleaved_generations_keep_to_their_own_sessions(model):
+    prompts = [[i, i + 1, i + 2] for i in range(0, 40, 8)]
+    alone = [list(model.generate(ids, 6, 1.0, seed=4)) for ids in prompts]
+    together = zip(
+        *(model.generate(ids, 6, 1.0, seed=4, session=model.session()) for ids in prompts),
+        strict=True,
+    )
+    assert list(map(list, zip(*together, strict=True))) == alone
+
+
+def test_two_generations_in_one_session_are_an_error(model):
+    session = model.session()
+    first = model.generate(PROMPT, 9, session=session)
+    next(first)
+    next(iter(model.generate([9, 8, 7, 6], 9, session=session)))
+    with pytest.raises(MobileMoEError, match="position is 4; allowed: 3") as caught:
+        next(first)
+    assert caught.value.hint
+
+
+def test_a_session_of_another_model_is_refused(model):
+    other = load(FOLDER, threads=1, context=64).session()
+    with pytest.raises(MobileMoEError, match="allowed: a session of this model") as caught:
+        model.generate(PROMPT, session=other)
+    assert caught.value.hint
+
+
+def test_likeliest_alternatives_come_with_each_token(model):
+    plain, told = (list(model.generate(PROMPT, 4, logprobs=n)) for n in (0, 5))
+    for before, token in zip(plain, told, strict=True):
+        assert before.top_logprobs == ()
+        assert len(token.top_logprobs) == 5
+        assert token.top_logprobs[0] == (token.id, token.logprob), "greedy takes the likeliest"
+        values = [logprob for _, logprob in token.top_logprobs]
+        assert values == sorted(values, reverse=True)
+
+
+def test_the_repetition_penalty_reaches_prompt_and_new_tokens(model):
+    """So strong that nothing of the context is taken again while logits are positive."""
+    prompt = [int(np.argmax(model.logits(PROMPT)[-1])), *PROMPT]
+    tokens = [t.id for t in model.generate(prompt, 30, repetition_penalty=1e9)]
+    assert len({*prompt, *tokens}) == len(prompt) + len(tokens)
+    free = [t.id for t in model.generate(prompt, 30)]
+    assert len({*prompt, *free}) < len(prompt) + len(free)
+
+
+def test_min_p_leaves_the_likeliest(model):
+    greedy = [token.id for token in model.generate(PROMPT, 8)]
+    kept = [token.id for token in model.generate(PROMPT, 8, 1.0, min_p=1.0, seed=3)]
+    assert kept == greedy
+
+
 @pytest.mark.parametrize(
     ("prompt", "arguments", "message"),
     [
@@ -129,6 +219,11 @@ def test_stop_string_ends_and_is_not_shown(text_model):
         (PROMPT, {"top_k": -2}, "top_k is -2"),
         (PROMPT, {"seed": -1}, "seed is -1"),
         (PROMPT, {"stop": [""]}, "stop is ''"),
+        (PROMPT, {"min_p": 2}, "min_p is 2"),
+        (PROMPT, {"repetition_penalty": 0}, "repetition_penalty is 0"),
+        (PROMPT, {"logprobs": -1}, "logprobs is -1; allowed: 0 to 512"),
+        (PROMPT, {"logprobs": True}, "logprobs is True"),
+        (PROMPT, {"session": 1}, "session is 1; allowed: a session of this model"),
     ],
 )
 def test_bad_requests_are_refused_at_the_call(text_model, prompt, arguments, message):

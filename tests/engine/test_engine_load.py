@@ -42,7 +42,7 @@ def test_default_context_is_the_models_own_when_shorter(tmp_path):
         ({"context": 0}, "context is 0; allowed: 1 to 8192"),
         ({"context": 8193}, "context is 8193"),
         ({"activations": "int4"}, "activations is 'int4'; allowed: int8, fp32"),
-        ({"kernel": "sse9"}, "kernel is 'sse9'; allowed: auto, portable, avx2"),
+        ({"kernel": "sse9"}, "kernel is 'sse9'; allowed: auto, avx512, avx2-vnni"),
     ],
 )
 def test_bad_arguments_are_refused_with_a_hint(arguments, message):

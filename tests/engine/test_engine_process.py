@@ -109,10 +109,10 @@ def handle():
 try:
     during_append(handle)
 except Interrupt:
-    print(session.position, session.routing().shape)
+    print(session.ids, session.routing().shape)
     print(np.array_equal(session.append([4]), model.logits([1, 2, 3, 4])[-1]))
 """
-    assert run(ALARM + code, long_model) == ["3 (3, 3, 3)", "True"]
+    assert run(ALARM + code, long_model) == ["[1, 2, 3] (3, 3, 3)", "True"]
 
 
 def test_a_signal_handler_that_calls_the_model_gets_an_error_and_no_deadlock(long_model):
@@ -125,7 +125,8 @@ def probe_head():
 
 def handle():
     signal.setitimer(signal.ITIMER_REAL, 0)
-    for call in (lambda: other.append([1]), lambda: other.rewind(0), other.routing, probe_head):
+    for call in (lambda: other.append([1]), lambda: other.rewind(0), other.routing, probe_head,
+                 lambda: session.append([9])):
         try:
             call()
         except MobileMoEError as error:
@@ -135,9 +136,10 @@ while not messages:  # on a busy machine the signal may come too early
     session.rewind(3)
     during_append(handle)
 print(len(messages), *set(messages), session.position, sep="\\n")
+print(session.ids == [1, 2, 3] + [1] * 3000)
 """
-    refused, message, position = run(ALARM + code, long_model)
-    assert refused == "4" and position == "3003"
+    refused, message, position, same_ids = run(ALARM + code, long_model)
+    assert refused == "5" and position == "3003" and same_ids == "True"
     assert message.startswith("the model is called while it computes in the same thread")
 
 

@@ -1,4 +1,4 @@
-"""Sessions: append, rewind, refusals that change nothing, and many sessions of one model."""
+"""Sessions: append, prefill, rewind, reuse, refusals that change nothing, many at a time."""
 
 from __future__ import annotations
 
@@ -62,7 +62,12 @@ def test_a_refused_append_changes_nothing(model, ids, message):
         session.append(ids)
     with pytest.raises(MobileMoEError, match=message):
         session.append_all(ids)
-    assert session.position == 2
+    with pytest.raises(MobileMoEError):
+        session.prefill(ids)
+    if ids != [1] * 17:
+        with pytest.raises(MobileMoEError, match=message):
+            session.reuse(ids)
+    assert (session.position, session.ids) == (2, [1, 2])
     assert np.array_equal(session.append([3]), model.logits([1, 2, 3])[-1])
 
 
@@ -71,6 +76,105 @@ def test_a_full_context_refuses_one_more(model):
     session.append(list(range(16)))
     with pytest.raises(MobileMoEError, match="16 of 16 positions"):
         session.append([1])
+
+
+def test_ids_are_those_of_the_context(model):
+    session = model.session()
+    assert session.ids == []
+    session.append([7, 8, 9])
+    session.append_all(np.array([10, 11]))
+    assert session.ids == [7, 8, 9, 10, 11]
+    session.rewind(2)
+    assert session.ids == [7, 8]
+    session.append([5])
+    assert session.ids == [7, 8, 5]
+
+
+def test_a_prefill_can_be_stopped_between_chunks(model):
+    session = model.session()
+    ids = list(range(10))
+    for step in session.prefill(ids, chunk=3):
+        assert session.ids == ids[: step.done]
+        if step.done == 6:
+            break
+    assert np.array_equal(session.append(ids[6:]), model.logits(ids)[-1])
+
+
+def test_a_prefill_reads_the_ids_of_the_call(model):
+    ids = np.arange(6, dtype=np.int32)
+    session = model.session()
+    steps = session.prefill(ids, chunk=2)
+    next(steps)
+    ids[:] = 99
+    *_, last = steps
+    assert session.ids == list(range(6)) and last.done == 6
+
+
+def test_a_prefill_notices_that_its_session_moved(model):
+    session = model.session()
+    steps = session.prefill([1, 2, 3, 4], chunk=2)
+    next(steps)
+    session.append([5])
+    with pytest.raises(MobileMoEError, match="position is 3; allowed: 2") as caught:
+        next(steps)
+    assert caught.value.hint
+    assert session.ids == [1, 2, 5]
+
+
+def test_a_prefill_that_does_not_fit_is_refused_before_it_begins(model):
+    session = model.session()
+    session.append([1, 2])
+    with pytest.raises(MobileMoEError, match="number of ids is 15; allowed: at most 14"):
+        session.prefill([3] * 15)
+    with pytest.raises(MobileMoEError, match="chunk is 0"):
+        session.prefill([3], chunk=0)
+    assert session.ids == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("ids", "kept"),
+    [
+        ([1, 2, 3, 4, 5, 6, 7], 5),
+        ([1, 2, 3, 4, 5], 4),
+        ([1, 2, 3], 2),
+        ([1, 2, 9, 4, 5, 6], 2),
+        ([9, 2, 3, 4, 5, 6], 0),
+        ([1], 0),
+    ],
+)
+def test_reuse_keeps_the_longest_common_prefix_short_of_all(model, ids, kept):
+    session = model.session()
+    session.append([1, 2, 3, 4, 5])
+    assert session.reuse(ids) == kept == session.position
+    assert session.ids == ids[:kept]
+    assert np.array_equal(session.append(ids[kept:]), model.logits(ids)[-1])
+    assert session.routing().shape[1] == len(ids) - kept
+
+
+def test_reuse_up_to_a_limit(model):
+    session = model.session()
+    session.append([1, 2, 3, 4, 5])
+    assert session.common_prefix([1, 2, 3, 4, 5, 6]) == 5
+    assert session.reuse([1, 2, 3, 4, 5], limit=5) == 5
+    assert session.reuse([1, 2, 3, 4, 5], limit=3) == 3
+    assert session.reuse([1, 2, 3], limit=0) == 0
+
+
+@pytest.mark.parametrize("limit", [-1, 4, 1.5, True])
+def test_reuse_refuses_other_limits(model, limit):
+    session = model.session()
+    session.append([1, 2])
+    with pytest.raises(MobileMoEError, match=rf"limit is {limit}; allowed: 0 to 3"):
+        session.reuse([1, 2, 3], limit)
+    assert session.ids == [1, 2]
+
+
+def test_reuse_refuses_more_than_the_context(model):
+    session = model.session()
+    session.append([1, 2, 3])
+    with pytest.raises(MobileMoEError, match="number of ids is 17; allowed: at most 16"):
+        session.reuse([1, 9] + [2] * 15)
+    assert session.ids == [1, 2, 3]
 
 
 def test_sessions_in_parallel_python_threads_do_not_mix(model):

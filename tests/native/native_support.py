@@ -7,21 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mobilemoe.engine.native import instruction_set
-from mobilemoe.errors import MobileMoEError
+from mobilemoe.engine.selftest import runnable_kernels
 from mobilemoe.quant import dequantize, pack, round_bf16
 
 EPS = 2.0**-24  # half a unit in the last place of a float32 near 1
 
 
-def available_kernels() -> list[str]:
-    try:
-        return ["portable", instruction_set("avx2")]
-    except MobileMoEError:
-        return ["portable"]
-
-
-KERNELS = available_kernels()
+KERNELS = runnable_kernels()
 
 
 @dataclass(frozen=True)

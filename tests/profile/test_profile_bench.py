@@ -72,23 +72,21 @@ def test_each_model_has_a_process_of_its_own(paths):
     assert all(worker._process.returncode is not None for worker in workers)
 
 
-def test_a_path_without_a_model_is_an_error_and_ends_the_other_processes(paths, tmp_path, capfd):
-    with pytest.raises(MobileMoEError, match=r"benchmark process of .*nowhere ended with 1"):
+def test_a_path_without_a_model_is_its_own_error_and_ends_the_other_processes(paths, tmp_path):
+    with pytest.raises(MobileMoEError, match=r"no checkpoint folder at .*nowhere"):
         measure_interleaved([paths[0], tmp_path / "nowhere"], WORKLOAD, rounds=1)
-    assert "no checkpoint folder at" in capfd.readouterr().err
 
 
-def test_a_prompt_longer_than_the_context_is_an_error(paths, capfd):
+def test_a_prompt_longer_than_the_context_is_an_error(paths):
     too_long = replace(WORKLOAD, context=3)
-    with pytest.raises(MobileMoEError, match="ended with 1"):
+    with pytest.raises(MobileMoEError, match="allowed: at most 3"):
         measure_interleaved(paths[:1], too_long, rounds=1)
-    assert "context" in capfd.readouterr().err
 
 
 def test_a_process_that_died_is_an_error(paths):
     worker = Worker(paths[0], WORKLOAD)
     worker._process.kill()
     worker._process.wait()
-    with pytest.raises(MobileMoEError, match="ended with -9"):
-        worker.ask("round")
+    with pytest.raises(MobileMoEError, match=r"benchmark process of .*moe ended with -9"):
+        worker.round()
     worker.close()

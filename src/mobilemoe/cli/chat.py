@@ -4,70 +4,70 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mobilemoe.cli.generate import stream
 from mobilemoe.cli.guard import print_error
+from mobilemoe.cli.options import unfolded
 from mobilemoe.cli.running import PATH_HELP, open_model
-from mobilemoe.cli.sampling import (
-    ActivationsOption,
-    Context,
-    MaxNewTokens,
-    Seed,
-    Temperature,
-    Threads,
-    TopK,
-    TopP,
-)
+from mobilemoe.cli.sampling import MaxNewTokens, RunOptions, SamplingOptions
 from mobilemoe.cli.stdin import not_utf8
 from mobilemoe.errors import MobileMoEError
+
+if TYPE_CHECKING:
+    from mobilemoe.checkpoint import ChatFormat
+    from mobilemoe.engine import Model, Session
 
 CHAT_EXAMPLES = (
     "\b\nExamples:\n"
     "  mobilemoe chat facebook/MobileMoE-S-QAT\n"
+    "  mobilemoe chat path/to/checkpoint --temperature 0.7 --min-p 0.05 --seed 1\n"
     '  echo "What is 2 + 3?" | mobilemoe chat path/to/checkpoint'
 )
 QUIT = "/quit"
 Message = dict[str, str]
 
 
+@unfolded
 def chat(
     path: Annotated[str, typer.Argument(metavar="PATH", help=f"SFT or QAT. {PATH_HELP}")],
     system: Annotated[str | None, typer.Option(help="Instructions for the whole chat.")] = None,
     max_new_tokens: MaxNewTokens = 256,
-    temperature: Temperature = 0.0,
-    top_p: TopP = 1.0,
-    top_k: TopK = 0,
-    seed: Seed = None,
-    threads: Threads = None,
-    context: Context = None,
-    activations: ActivationsOption = None,
+    *,
+    sampling: SamplingOptions,
+    run: RunOptions,
 ) -> None:
     """Talk to a model, one line per message; /quit or Ctrl-D ends it."""
     from mobilemoe.checkpoint import ChatFormat
 
-    model = open_model(path, threads, context, activations)
-    chat_format, tokenizer = ChatFormat.from_folder(model.folder), model.tokenizer
+    model = open_model(path, run.threads, run.context, run.activations)
+    chat_format = ChatFormat.from_folder(model.folder)
+    answer = answerer(model, model.session(), chat_format, max_new_tokens, sampling)
+    converse(answer, [{"role": "system", "content": system}] if system else [])
+
+
+def answerer(
+    model: Model,
+    session: Session,
+    chat_format: ChatFormat,
+    max_new_tokens: int,
+    sampling: SamplingOptions,
+) -> Callable[[list[Message]], str]:
+    """Return a function that answers a conversation on stdout.
+
+    Each turn continues `session` and reads only what is new since the last one.
+    """
 
     def encode(messages: list[Message]) -> list[int]:
-        return chat_format.encode(tokenizer, messages)
+        return chat_format.encode(model.tokenizer, messages)
 
     def answer(messages: list[Message]) -> str:
-        prompt_ids = encode(recent(messages, lambda kept: len(encode(kept)) < model.context))
-        return stream(
-            model.generate(
-                prompt_ids,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                top_p=top_p,
-                top_k=top_k,
-                seed=seed,
-            )
-        )
+        ids = encode(recent(messages, lambda kept: len(encode(kept)) < model.context))
+        return stream(model.generate(ids, max_new_tokens, session=session, **sampling.keywords()))
 
-    converse(answer, [{"role": "system", "content": system}] if system else [])
+    return answer
 
 
 def converse(answer: Callable[[list[Message]], str], messages: list[Message]) -> None:

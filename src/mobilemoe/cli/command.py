@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mobilemoe import __version__
+from mobilemoe.cli.bench import BENCH_EXAMPLES, bench
 from mobilemoe.cli.chat import CHAT_EXAMPLES, chat
 from mobilemoe.cli.convert import CONVERT_EXAMPLES, convert
 from mobilemoe.cli.demo import DEMO_EXAMPLES, demo
@@ -62,6 +63,7 @@ app.command(epilog=VERIFY_EXAMPLES)(guarded(verify))
 app.command(epilog=GENERATE_EXAMPLES)(guarded(generate))
 app.command(epilog=CHAT_EXAMPLES)(guarded(chat))
 app.command(epilog=TOKENIZE_EXAMPLES)(guarded(tokenize))
+app.command(epilog=BENCH_EXAMPLES)(guarded(bench))
 app.command(epilog=DOCTOR_EXAMPLES)(guarded(doctor))
 
 

@@ -3,63 +3,58 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mobilemoe.cli.options import unfolded
 from mobilemoe.cli.output import JsonOption, print_json
 from mobilemoe.cli.running import PATH_HELP, open_model
-from mobilemoe.cli.sampling import (
-    ActivationsOption,
-    Context,
-    MaxNewTokens,
-    Seed,
-    Stop,
-    Temperature,
-    Threads,
-    TopK,
-    TopP,
-)
+from mobilemoe.cli.sampling import MaxNewTokens, RunOptions, SamplingOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from mobilemoe.engine import Token
+    from mobilemoe.checkpoint import Tokenizer
+    from mobilemoe.engine import Token, TokenLogprob
 
 GENERATE_EXAMPLES = (
     "\b\nExamples:\n"
     '  mobilemoe generate path/to/checkpoint --prompt "def main():"\n'
-    "  mobilemoe generate path/to/checkpoint --prompt Once --temperature 0.8 --seed 1 --json"
+    "  mobilemoe generate path/to/checkpoint --prompt Once --temperature 0.8 --min-p 0.05\n"
+    "  mobilemoe generate path/to/checkpoint --prompt Once --json --logprobs 3 --prompt-logprobs"
 )
 
 
+@unfolded
 def generate(
     path: Annotated[str, typer.Argument(metavar="PATH", help=PATH_HELP)],
     prompt: Annotated[str, typer.Option(help="The text to continue.")],
     max_new_tokens: MaxNewTokens = 128,
-    temperature: Temperature = 0.0,
-    top_p: TopP = 1.0,
-    top_k: TopK = 0,
-    seed: Seed = None,
-    stop: Stop = None,
-    threads: Threads = None,
-    context: Context = None,
-    activations: ActivationsOption = None,
+    *,
+    sampling: SamplingOptions,
+    run: RunOptions,
+    logprobs: Annotated[
+        int, typer.Option(min=0, help="With --json: this many likeliest tokens beside each.")
+    ] = 0,
+    prompt_logprobs: Annotated[
+        bool, typer.Option("--prompt-logprobs", help="With --json: of the prompt's tokens, too.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Continue a text; the continuation is streamed to stdout."""
-    model = open_model(path, threads, context, activations)
+    if (logprobs or prompt_logprobs) and not as_json:
+        raise typer.BadParameter("--logprobs and --prompt-logprobs need --json")
+    model = open_model(path, run.threads, run.context, run.activations)
+    session = model.session()
+    document: dict[str, Any] = {"prompt": prompt}
+    if prompt_logprobs:
+        scored = model.logprobs(prompt, logprobs, session=session)
+        document |= _prompt_part(model.encode(prompt), scored, model.tokenizer, logprobs > 0)
     tokens = model.generate(
-        prompt,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        seed=seed,
-        stop=tuple(stop or ()),
+        prompt, max_new_tokens, logprobs=logprobs, session=session, **sampling.keywords()
     )
     if as_json:
-        _print_document(prompt, tokens)
+        print_json(document | _new_part(list(tokens), model.tokenizer, logprobs > 0))
     else:
         stream(tokens)
 
@@ -79,14 +74,32 @@ def stream(tokens: Iterator[Token]) -> str:
     return "".join(pieces)
 
 
-def _print_document(prompt: str, tokens: Iterator[Token]) -> None:
-    made = list(tokens)
-    print_json(
-        {
-            "prompt": prompt,
-            "text": "".join(token.text for token in made),
-            "token_ids": [token.id for token in made],
-            "logprobs": [token.logprob for token in made],
-            "finish_reason": made[-1].finish_reason if made else None,
-        }
-    )
+def _prompt_part(
+    ids: list[int], scored: list[TokenLogprob], tokenizer: Tokenizer, with_top: bool
+) -> dict[str, Any]:
+    """Return what the document says of the prompt, whose first token has no probability."""
+    part: dict[str, Any] = {
+        "prompt_token_ids": ids,
+        "prompt_logprobs": [None, *(token.logprob for token in scored)],
+    }
+    if with_top:
+        part["prompt_top_logprobs"] = [[], *(_top(token, tokenizer) for token in scored)]
+    return part
+
+
+def _new_part(made: list[Token], tokenizer: Tokenizer, with_top: bool) -> dict[str, Any]:
+    part: dict[str, Any] = {
+        "text": "".join(token.text for token in made),
+        "token_ids": [token.id for token in made],
+        "logprobs": [token.logprob for token in made],
+    }
+    if with_top:
+        part["top_logprobs"] = [_top(token, tokenizer) for token in made]
+    return part | {"finish_reason": made[-1].finish_reason if made else None}
+
+
+def _top(token: Token | TokenLogprob, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    return [
+        {"id": i, "text": tokenizer.decode([i], skip_special_tokens=False), "logprob": logprob}
+        for i, logprob in token.top_logprobs
+    ]

@@ -5,9 +5,11 @@ validation, sampling and text.
 """
 
 from mobilemoe.engine.generation import FinishReason, Token
+from mobilemoe.engine.logprobs import TokenLogprob
 from mobilemoe.engine.model import Activations, Model, load
+from mobilemoe.engine.prefix import SessionPool
 from mobilemoe.engine.probe import FeedForwardOutput, LayerProbe
-from mobilemoe.engine.session import Session
+from mobilemoe.engine.session import Prefill, Session
 from mobilemoe.engine.threads import default_threads
 
 __all__ = [
@@ -16,8 +18,11 @@ __all__ = [
     "FinishReason",
     "LayerProbe",
     "Model",
+    "Prefill",
     "Session",
+    "SessionPool",
     "Token",
+    "TokenLogprob",
     "default_threads",
     "load",
 ]

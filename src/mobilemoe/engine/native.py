@@ -48,7 +48,7 @@ def native_errors() -> Iterator[None]:
 
 
 def instruction_set(kernel: str = "auto") -> str:
-    """Return the instruction set that `kernel` chooses on this CPU: "avx2" or "portable".
+    """Return the instruction set that `kernel` chooses on this CPU, as "avx512" or "portable".
 
     Raises:
         MobileMoEError: for an unknown kernel, and for one that this CPU lacks.

@@ -38,13 +38,19 @@ class LayerProbe:
     """
 
     def __init__(
-        self, model: _native.Model, tokens: int, int8: bool, layers: int, hidden_size: int
+        self,
+        model: _native.Model,
+        tokens: int,
+        int8: bool,
+        kv: str,
+        layers: int,
+        hidden_size: int,
     ) -> None:
         require(is_integer(tokens), "tokens", tokens, "an integer", "rows of the largest input")
         self._tokens, self._layers, self._hidden_size = tokens, layers, hidden_size
         with native_errors():
             self._probe: _native.testing.LayerProbe = native_module().testing.LayerProbe(
-                model, tokens, int8
+                model, tokens, int8, kv
             )
 
     def attention(self, layer: int, x_TD: Float32) -> Float32:

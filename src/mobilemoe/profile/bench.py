@@ -1,22 +1,21 @@
 """Several checkpoints measured side by side: one process each, rounds interleaved A B A B.
 
-Each model lives in its own process, so that its peak resident memory is its own; the rounds
-alternate, so that a slow minute of the machine hits all models alike. TTFT runs from the prompt
-to the first token; prefill tok/s is prompt length over TTFT; decode tok/s counts the tokens
-after the first over the time after the first. Loading is not timed.
+The rounds alternate, so that a slow minute of the machine hits all models alike. TTFT runs from
+the prompt to the first token; prefill tok/s is prompt length over TTFT; decode tok/s counts the
+tokens after the first over the time after the first. Loading is not timed.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobilemoe.errors import MobileMoEError
+from mobilemoe.profile.process import Answer, WorkerProcess
+from mobilemoe.profile.worker import round_speed
+
+WORKER = "mobilemoe.profile.worker"
 
 
 @dataclass(frozen=True)
@@ -41,45 +40,24 @@ class Speed:
     instruction_set: str
 
 
-class Worker:
-    """A process that holds one loaded model and runs rounds on request."""
+class Worker(WorkerProcess):
+    """A process that generates after a fixed prompt, again and again."""
 
     def __init__(self, path: Path, workload: Workload) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "mobilemoe.profile.worker", str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._path = path
-        try:
-            self.ready = self.ask(asdict(workload))
-        except BaseException:
-            self.close()
-            raise
+        """Load the model at `path`; raises as WorkerProcess."""
+        self._workload = workload
+        prompt = workload.prompt_ids
+        setup: Answer = {"path": str(path), "ids": [*prompt, prompt[-1]]}
+        setup |= {"threads": workload.threads, "context": workload.context}
+        super().__init__(WORKER, str(path), setup)
 
-    def ask(self, request: dict[str, Any] | str) -> dict[str, Any]:
-        """Send one JSON line and return the JSON line that answers it."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # the process died; the empty answer below says so
-        line = self._process.stdout.readline()
-        if not line:
-            raise MobileMoEError(
-                f"the benchmark process of {self._path} ended with {self._process.wait()}",
-                hint="its own message stands above on stderr",
-            )
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.communicate()
+    def round(self) -> dict[str, Any]:
+        """Run the workload once."""
+        length = len(self._workload.prompt_ids)
+        new_tokens = self._workload.new_tokens - 1
+        first = {"do": "run", "kind": "prefill", "tokens": length, "depth": 0}
+        others = {"do": "run", "kind": "decode", "tokens": new_tokens, "depth": length}
+        return round_speed(length, self.ask(first), self.ask(others))
 
 
 def measure_interleaved(
@@ -98,11 +76,11 @@ def measure_interleaved(
         for path in paths:
             workers.append(Worker(path, workload))
         for worker in workers:
-            worker.ask("round")
+            worker.round()
         results: list[list[dict[str, Any]]] = [[] for _ in workers]
         for done in range(rounds):
             for worker, result in zip(workers, results, strict=True):
-                result.append(worker.ask("round"))
+                result.append(worker.round())
             progress(done + 1)
         return [_summary(result, worker) for worker, result in zip(workers, results, strict=True)]
     finally:
@@ -115,7 +93,7 @@ def _summary(rounds: list[dict[str, Any]], worker: Worker) -> Speed:
         ttft_ms=tuple(r["ttft_ms"] for r in rounds),
         prefill_tok_s=tuple(r["prefill_tok_s"] for r in rounds),
         decode_tok_s=tuple(r["decode_tok_s"] for r in rounds),
-        peak_rss_mib=worker.ask("memory")["peak_rss_mib"],
+        peak_rss_mib=worker.ask({"do": "memory"})["peak_rss_mib"],
         threads=worker.ready["threads"],
         instruction_set=worker.ready["instruction_set"],
     )
