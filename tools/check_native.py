@@ -70,8 +70,10 @@ def main() -> int:
     return 0 if all(run.good for run in runs) else 1
 
 
-def check_sanitizers() -> list[Run]:
+def check_sanitizers(*options: str) -> list[Run]:
     """Run every table under the sanitizers of addresses and undefined behaviour, and of threads.
+
+    `options` go to the program where it checks functions: `--few` for fewer sizes.
 
     Raises:
         MissingToolError: if no compiler here has them.
@@ -82,7 +84,7 @@ def check_sanitizers() -> list[Run]:
         for kind in SANITIZERS
     ]
     tables = execute([str(programs[0]), "--list"]).output.split()
-    commands = [[str(programs[0]), table] for table in tables]
+    commands = [[str(programs[0]), *options, table] for table in tables]
     commands.append([str(programs[1]), "--threads", str(THREADS)])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(execute, commands))
