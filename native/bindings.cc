@@ -15,6 +15,7 @@ using namespace nb::literals;
 namespace mobilemoe {
 
 void bind_ceilings(nb::module_& module);
+void bind_residency(nb::class_<Model>& model);
 void bind_testing(nb::module_& module);
 
 Config config_from(const nb::dict& fields) {
@@ -113,11 +114,12 @@ NB_MODULE(_native, module) {
   module.doc() = "The native inference engine of mobilemoe.";
   module.attr("compiler") = MOBILEMOE_COMPILER;
   nb::exception<ModelFileError>(module, "ModelFileError");
-  nb::class_<Model>(module, "Model")
-      .def(nb::new_(&open_model), "paths"_a, "config"_a, "threads"_a, "kernel"_a,
-           "weight_format"_a)
+  nb::class_<Model> model(module, "Model");
+  model.def(nb::new_(&open_model), "paths"_a, "config"_a, "threads"_a, "kernel"_a,
+            "weight_format"_a)
       .def_prop_ro("threads", [](const Model& model) { return model.pool().threads(); })
       .def_prop_ro("instruction_set", [](const Model& model) { return model.kernels().name; });
+  bind_residency(model);
   nb::class_<Session>(module, "Session")
       .def("__init__",
            [](Session* self, std::shared_ptr<Model> model, int64_t context, bool int8,

@@ -94,7 +94,8 @@ double read_gb_s(int64_t bytes, int threads, int passes) {
   const auto begin = [&](int thread) { return blocks * thread / threads * kBlock; };
   // Each thread touches its own share first, so that it lies in the memory near it.
   timed_together(threads, [&](int thread) {
-    std::memset(buffer.get() + begin(thread), 1, static_cast<size_t>(begin(thread + 1) - begin(thread)));
+    const int64_t count = begin(thread + 1) - begin(thread);
+    std::memset(buffer.get() + begin(thread), 1, static_cast<size_t>(count));
   });
   std::atomic<uint64_t> sink{0};
   double best = 1e30;

@@ -103,6 +103,13 @@ Model::Model(const std::vector<std::string>& paths, const Config& config, int th
       weights_(read_files(files_, config_, weight_format)),
       pool_(start_pool(threads)) {}
 
+void Model::limit_experts(uint64_t budget_bytes, std::span<const ExpertResidency::Pin> pins) {
+  const auto guard = lock();
+  std::vector<FileView> views;
+  for (const auto& file : files_) views.push_back(file->view());
+  residency_ = std::make_unique<ExpertResidency>(weights_, std::move(views), budget_bytes, pins);
+}
+
 void Model::check_intact() const {
   arm_fault_guard();
   for (const std::unique_ptr<MappedFile>& file : files_) file->check_intact();

@@ -17,6 +17,7 @@
 #include "mapped_file.h"
 #include "model_parts.h"
 #include "model_weights.h"
+#include "residency.h"
 #include "thread_pool.h"
 
 namespace mobilemoe {
@@ -37,6 +38,12 @@ class Model {
   // has been truncated or changed, or could not be read.
   void check_intact() const;
 
+  // From now on keeps `budget_bytes` of the routed experts in memory, `pins` always among them.
+  // Throws InvalidArgument as ExpertResidency's constructor.
+  void limit_experts(uint64_t budget_bytes, std::span<const ExpertResidency::Pin> pins);
+  // Null without a limit. Whoever uses it holds the lock.
+  ExpertResidency* residency() const { return residency_.get(); }
+
   const Config& config() const { return config_; }
   const ModelWeights& weights() const { return weights_; }
   const Kernels& kernels() const { return kernels_; }
@@ -47,6 +54,7 @@ class Model {
   const Kernels& kernels_;
   std::vector<std::unique_ptr<MappedFile>> files_;
   ModelWeights weights_;
+  std::unique_ptr<ExpertResidency> residency_;
   std::unique_ptr<ThreadPool> pool_;
 };
 

@@ -33,7 +33,7 @@ function(add_kernels target)
     endif()
     # The two warnings: the intrinsics of GCC 12 begin from registers that they leave undefined.
     set_source_files_properties(${avx512} PROPERTIES COMPILE_OPTIONS
-      "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;-mavx2;-mfma;-mf16c;-Wno-uninitialized;-Wno-maybe-uninitialized")
+      "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;-mavx2;-mfma;-mf16c;$<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized;-Wno-maybe-uninitialized>")
     target_compile_definitions(${target} PRIVATE MOBILEMOE_AVX2=1)
   elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
     set(dotprod "${here}/kernels_neon_attention.cc" "${here}/kernels_neon_expert.cc"

@@ -14,7 +14,7 @@ namespace {
 
 constexpr int64_t kGroups = 16;       // groups of outputs handled at once for one token
 constexpr int64_t kQuads = 8;         // groups of four inputs in a block
-constexpr int64_t kGemvSlots = 2;     // up to here weights stay in registers
+constexpr int64_t kGemvSlots = 6;     // up to here weights stay in registers
 constexpr int64_t kStrip = 8;         // blocks of a tile
 constexpr int64_t kTileSlots = 6;
 constexpr int64_t kGroupBytes = kGroupSize / 2;
@@ -246,7 +246,9 @@ void unpack(const Int4Matrix& w, int64_t input, int64_t group, int64_t count, Ti
     for (int64_t q = 0; q < kQuads; ++q) {
       __m128i rows[4];
       for (int64_t i = 0; i < 4; ++i) {
-        rows[i] = load_16(row_bytes(w, input + 4 * q + i) + group * kGroupBytes);
+        const uint8_t* row = row_bytes(w, input + 4 * q + i) + group * kGroupBytes;
+        _mm_prefetch(row + 64, _MM_HINT_T0);  // the columns of a group to come
+        rows[i] = load_16(row);
       }
       __m512i weights[2];
       unpack_rows(rows, weights);
@@ -256,7 +258,8 @@ void unpack(const Int4Matrix& w, int64_t input, int64_t group, int64_t count, Ti
       }
     }
     for (int half = 0; half < 2; ++half) {
-      const __m512i start = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(sums[half], 7));
+      const __m512i start =
+          _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(sums[half], 7));
       _mm512_store_si512(tile.starts[b][half], start);
     }
   }
@@ -285,7 +288,8 @@ struct TileInput {
 
 // sums[s] += tile x[s]; sums are the even outputs, then the odd ones.
 template <int Slots>
-void multiply_tile(const Tile& tile, const TileInput& x, int64_t count, float (*sums_S)[kGroupSize]) {
+void multiply_tile(const Tile& tile, const TileInput& x, int64_t count,
+                   float (*sums_S)[kGroupSize]) {
   alignas(64) uint8_t folded[Slots][kStrip * kGroupSize];
   fold<Slots>(tile, x.values, count, folded);
   __m512 sums[Slots][2];

@@ -40,7 +40,9 @@ RowSet row_set(const Int4Matrix& w, int64_t row, int64_t end) {
 inline void load_block(const RowSet& rows, int64_t block, __m512i x[4]) {
   const uint8_t* base = rows.bytes + block * (kGroupSize / 2);
   for (int64_t i = 0; i < 4; ++i) {
-    const auto at = [&](int64_t j) { return load_16(base + rows.clamp(4 * j + i) * rows.row_bytes); };
+    const auto at = [&](int64_t j) {
+      return load_16(base + rows.clamp(4 * j + i) * rows.row_bytes);
+    };
     __m512i four = _mm512_castsi128_si512(at(0));
     four = _mm512_mask_broadcast_i32x4(four, 0x00F0, at(1));
     four = _mm512_mask_broadcast_i32x4(four, 0x0F00, at(2));
@@ -89,18 +91,21 @@ inline void prefetch(const uint8_t* at, int64_t bytes) {
 
 // `Tokens` <= kGemvTokens rows of activations times 16 rows of weights.
 template <int Tokens>
-void gemv(const RowSet& rows, bool ahead, const QuantizedRows& x, int64_t token, int64_t stride, float* y) {
+void gemv(const RowSet& rows, bool ahead, const QuantizedRows& x, int64_t token, int64_t stride,
+          float* y) {
   alignas(64) float scales[kStrip][kRows];
   const int64_t blocks = x.width / kGroupSize;
+  const uint8_t* next_bytes = rows.bytes + kAhead * kRows * rows.row_bytes;
+  const uint8_t* next_scales = rows.scales + kAhead * kRows * rows.row_scales;
   __m512 sums[Tokens];
   for (int t = 0; t < Tokens; ++t) sums[t] = _mm512_setzero_ps();
   for (int64_t first = 0; first < blocks; first += kStrip) {
     const int64_t count = smaller(kStrip, blocks - first);
     load_scales(rows, first, count, scales);
-    if (ahead) prefetch(rows.scales + kAhead * kRows * rows.row_scales + first * 2 * kRows, count * 2 * kRows);
+    if (ahead) prefetch(next_scales + first * 2 * kRows, count * 2 * kRows);
     for (int64_t b = 0; b < count; ++b) {
       const int64_t block = first + b;
-      if (ahead) prefetch(rows.bytes + kAhead * kRows * rows.row_bytes + block * 16 * kRows, 16 * kRows);
+      if (ahead) prefetch(next_bytes + block * 16 * kRows, 16 * kRows);
       __m512i w[4];
       load_block(rows, block, w);
       for (int t = 0; t < Tokens; ++t) {

@@ -34,8 +34,10 @@ void avx512_quantize_row(const float* x_I, int64_t width, int8_t* values, float*
     if (rest_I == nullptr) continue;
     const __m512 step = _mm512_set1_ps(scale.scale);
     float* rest = rest_I + block * kGroupSize;
-    _mm512_storeu_ps(rest, _mm512_sub_ps(a, _mm512_mul_ps(_mm512_cvtepi32_ps(low), step)));
-    _mm512_storeu_ps(rest + kLanes, _mm512_sub_ps(b, _mm512_mul_ps(_mm512_cvtepi32_ps(high), step)));
+    const __m512 taken[2] = {_mm512_mul_ps(_mm512_cvtepi32_ps(low), step),
+                             _mm512_mul_ps(_mm512_cvtepi32_ps(high), step)};
+    _mm512_storeu_ps(rest, _mm512_sub_ps(a, taken[0]));
+    _mm512_storeu_ps(rest + kLanes, _mm512_sub_ps(b, taken[1]));
   }
 }
 

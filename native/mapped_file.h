@@ -8,6 +8,13 @@
 
 namespace mobilemoe {
 
+// The bytes of a file in memory, from the start of a page on, and its descriptor.
+struct FileView {
+  const uint8_t* data;
+  uint64_t size;
+  int descriptor;
+};
+
 // A file that is written into while it is in use is damaged, and stays so. A file that is
 // replaced by renaming another one over it is not: the old bytes live as long as their map.
 class MappedFile final : public ModelFile {
@@ -22,6 +29,8 @@ class MappedFile final : public ModelFile {
   std::string read(uint64_t offset, uint64_t count) const override;
   const uint8_t* map() override;
   void check_intact() const override;
+  // After `map`.
+  FileView view() const { return {static_cast<const uint8_t*>(map_), size_, descriptor_}; }
 
  private:
   // What changes with the file's bytes.

@@ -54,8 +54,8 @@ void ModelParts::feed_forward(const Team& team, int64_t layer, const float* x_TD
   std::array<Product, 3> next;
   const bool last = after == model_.weights().layers.size();
   if (!last) next = attention_.first_products(model_.weights().layers[after], h_TD_.data());
-  feed_forward_.forward(team, model_.kernels(), weights, h_TD_.data(), tokens, y_TD,
-                        std::span(next).first(last ? 0 : next.size()));
+  feed_forward_.forward(team, model_.kernels(), weights, model_.residency(), layer, h_TD_.data(),
+                        tokens, y_TD, std::span(next).first(last ? 0 : next.size()));
 }
 
 void ModelParts::head(const Team& team, const float* x_TD, int64_t tokens, float* logits_TV) {

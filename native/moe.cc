@@ -62,8 +62,8 @@ void FeedForward::prepare(const Kernels& kernels, const float* h_TD, int64_t tok
 }
 
 void FeedForward::forward(const Team& team, const Kernels& kernels, const LayerWeights& layer,
-                          const float* h_TD, int64_t tokens, float* y_TD,
-                          std::span<const Product> next) {
+                          ExpertResidency* residency, int64_t index, const float* h_TD,
+                          int64_t tokens, float* y_TD, std::span<const Product> next) {
   const Activations activated = swiglu_.view(gate_TS_.data(), tokens);
   const Product down[] = {LinearProduct{&layer.swiglu.down, activated, swiglu_TD_.data()}};
   if (layer.is_moe) router_logits(team, kernels, layer.moe, h_TD, tokens);
@@ -73,7 +73,13 @@ void FeedForward::forward(const Team& team, const Kernels& kernels, const LayerW
   if (layer.swiglu.present()) activate_swiglu(team, kernels, tokens);
   team.barrier();
   if (layer.is_moe) {
-    if (team.leads()) dispatch_tokens(layer, h_TD, tokens);
+    if (team.leads()) {
+      dispatch_tokens(layer, h_TD, tokens);
+      if (residency != nullptr) {
+        const std::span<const int32_t> ids(topk_ids_TK_);
+        residency->require(index, ids.first(size_of(tokens, config_.num_experts_per_tok)));
+      }
+    }
     team.barrier();
     if (tokens <= kFewTokens) {
       experts_by_output(team, kernels);

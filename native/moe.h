@@ -17,6 +17,7 @@
 #include "kernels.h"
 #include "model_weights.h"
 #include "products.h"
+#include "residency.h"
 #include "router.h"
 #include "thread_pool.h"
 
@@ -35,9 +36,11 @@ class FeedForward {
                int64_t begin, int64_t end);
   // Writes the layer's output for the normalised input h_TD, routed plus shared, to y_TD: each
   // thread the pieces that for_row_pieces(team, tokens, D / 32) gives it.
+  // `residency`, null without a limit, brings the chosen experts of layer `index` in first.
   // `next`: the products that come after, for prefetch_share.
   void forward(const Team& team, const Kernels& kernels, const LayerWeights& layer,
-               const float* h_TD, int64_t tokens, float* y_TD, std::span<const Product> next);
+               ExpertResidency* residency, int64_t index, const float* h_TD, int64_t tokens,
+               float* y_TD, std::span<const Product> next);
   // Gate and up of the shared expert or dense layer; only where `layer.swiglu.present()`.
   std::array<Product, 2> first_products(const LayerWeights& layer, const float* h_TD,
                                         int64_t tokens);

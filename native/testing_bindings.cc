@@ -6,6 +6,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "bindings.h"
 #include "elementwise.h"
@@ -21,6 +22,7 @@ using namespace nb::literals;
 
 namespace mobilemoe {
 
+void bind_cache(nb::module_& module);
 void bind_probe(nb::module_& module);
 
 namespace {
@@ -115,17 +117,63 @@ nb::object expert_bf16(const Array<uint8_t, 2>& bits, const Array<float, 2>& x,
   return expert_product(matrix_of(bits), x, false, kernel, threads);
 }
 
-// (values int8 [I], scales [I / 32], sums [I / 32]) of one row.
-nb::tuple quantize(const Array<float, 1>& x, const std::string& kernel) {
+// The columns of groups begin to end of y [S, O], the others NaN; x[s] is row rows[s] of the
+// ScaledRows values [T, I] and scales [T, I / 32].
+nb::object expert_int8(const Array<uint8_t, 2>& qweight, const Array<uint16_t, 2>& scale,
+                       const Array<float, 2>& values, const Array<float, 2>& scales,
+                       const Array<int32_t, 1>& rows, int64_t begin, int64_t end,
+                       const std::string& kernel) {
+  const Int4Matrix w = matrix_of(qweight, scale);
+  const int64_t slots = dim(rows, 0), tokens = dim(values, 0);
+  require_width(dim(values, 1), w.rows);
+  const bool known = std::all_of(rows.data(), rows.data() + slots,
+                                 [tokens](int32_t row) { return row >= 0 && row < tokens; });
+  const bool fits = w.rows % kGroupSize == 0 && dim(scales, 0) == tokens &&
+                    dim(scales, 1) * kGroupSize == w.rows && slots >= 1 && 0 <= begin &&
+                    begin < end && end * kGroupSize <= w.columns;
+  if (!known || !fits) throw InvalidArgument("bad expert shapes");
+  std::vector<float> y(static_cast<size_t>(slots * w.columns),
+                       std::numeric_limits<float>::quiet_NaN());
+  const ScaledRows x{values.data(), scales.data(), w.rows};
+  choose_kernels(kernel).expert_int8(w, x, rows.data(), slots, begin, end, y.data());
+  return to_numpy(std::move(y), {slots, w.columns});
+}
+
+// (values [I], scales [I / 32]) of one row.
+nb::tuple scale_row(const Array<float, 1>& x, const std::string& kernel) {
+  const int64_t width = dim(x, 0), blocks = width / kGroupSize;
+  if (width % kGroupSize != 0) throw InvalidArgument("width must be a multiple of 32");
+  std::vector<float> values(static_cast<size_t>(width)), scales(static_cast<size_t>(blocks));
+  choose_kernels(kernel).scale_row(x.data(), width, values.data(), scales.data());
+  return nb::make_tuple(to_numpy(std::move(values), {width}), to_numpy(std::move(scales), {blocks}));
+}
+
+// silu(gate) * up, written over a copy of the gate if `in_place`.
+nb::object silu_multiply(const Array<float, 1>& gate, const Array<float, 1>& up,
+                         const std::string& kernel, bool in_place) {
+  const int64_t width = dim(gate, 0);
+  if (dim(up, 0) != width) throw InvalidArgument("gate and up must have one width");
+  std::vector<float> out(gate.data(), gate.data() + width);
+  const float* source = in_place ? out.data() : gate.data();
+  choose_kernels(kernel).silu_multiply(source, up.data(), width, out.data());
+  return to_numpy(std::move(out), {width});
+}
+
+// (values int8 [I], scales [I / 32], sums [I / 32]) of one row; with `with_rest` also rest [I].
+nb::tuple quantize(const Array<float, 1>& x, const std::string& kernel, bool with_rest) {
   const int64_t width = dim(x, 0), blocks = width / kGroupSize;
   if (width % kGroupSize != 0) throw InvalidArgument("width must be a multiple of 32");
   std::vector<int8_t> values(static_cast<size_t>(width));
   std::vector<float> scales(static_cast<size_t>(blocks));
   std::vector<int32_t> sums(static_cast<size_t>(blocks));
+  std::vector<float> rest(static_cast<size_t>(with_rest ? width : 0));
   choose_kernels(kernel).quantize_row(x.data(), width, values.data(), scales.data(), sums.data(),
-                                      nullptr);
-  return nb::make_tuple(to_numpy(std::move(values), {width}), to_numpy(std::move(scales), {blocks}),
-                        to_numpy(std::move(sums), {blocks}));
+                                      with_rest ? rest.data() : nullptr);
+  const auto parts = nb::make_tuple(to_numpy(std::move(values), {width}),
+                                    to_numpy(std::move(scales), {blocks}),
+                                    to_numpy(std::move(sums), {blocks}));
+  if (!with_rest) return parts;
+  return nb::tuple(parts + nb::make_tuple(to_numpy(std::move(rest), {width})));
 }
 
 // (topk_ids [K], topk_weights [K]) of one token.
@@ -203,12 +251,17 @@ void bind_testing(nb::module_& module) {
              "threads"_a = 1);
   module.def("linear_bf16", &linear_bf16, "bits"_a, "x"_a, "kernel"_a, "threads"_a = 1);
   module.def("expert_bf16", &expert_bf16, "bits"_a, "x"_a, "kernel"_a, "threads"_a = 1);
-  module.def("quantize", &quantize, "x"_a, "kernel"_a);
+  module.def("expert_int8", &expert_int8, "qweight"_a, "scale"_a, "values"_a, "scales"_a,
+             "rows"_a, "begin"_a, "end"_a, "kernel"_a);
+  module.def("scale_row", &scale_row, "x"_a, "kernel"_a);
+  module.def("silu_multiply", &silu_multiply, "gate"_a, "up"_a, "kernel"_a, "in_place"_a = false);
+  module.def("quantize", &quantize, "x"_a, "kernel"_a, "with_rest"_a = false);
   module.def("route", &route_token, "logits"_a, "bias"_a, "k"_a, "scaling"_a);
   module.def("dispatch", &dispatch_tokens, "topk_ids"_a, "experts"_a);
   module.def("attend", &attend, "q"_a, "k"_a, "v"_a, "factor"_a, "kernel"_a);
   module.def("exp", &exponential, "x"_a);
   module.def("read_model", &read_model, "contents"_a, "config"_a, "weight_format"_a);
+  bind_cache(module);
   bind_probe(module);
 }
 

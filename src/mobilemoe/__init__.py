@@ -11,7 +11,7 @@ from mobilemoe.config import ModelConfig
 from mobilemoe.errors import CheckpointError, MobileMoEError
 
 if TYPE_CHECKING:
-    from mobilemoe.engine import Activations, Model
+    from mobilemoe.engine import Activations, Kv, Model, RoutingTrace
 
 __all__ = ["CheckpointError", "MobileMoEError", "ModelConfig", "config", "load"]
 
@@ -24,6 +24,10 @@ def load(
     context: int | None = None,
     activations: Activations | None = None,
     revision: str | None = None,
+    kv: Kv | None = None,
+    memory_limit: int | None = None,
+    resident: int | None = None,
+    routing_trace: RoutingTrace | str | _Path | None = None,
 ) -> Model:
     """Open a checkpoint folder or a model of the hub in the native engine.
 
@@ -32,8 +36,19 @@ def load(
     Raises:
         CheckpointError: if the folder or one of its files is missing or damaged, or the hub
             refuses.
-        MobileMoEError: for an argument outside its range, or a missing native module.
+        MobileMoEError: for an argument outside its range, a memory plan above its limit, or a
+            missing native module.
     """
     from mobilemoe.engine import load as load_engine  # keeps `import mobilemoe` light
 
-    return load_engine(path, threads, context, activations, revision=revision)
+    return load_engine(
+        path,
+        threads,
+        context,
+        activations,
+        revision=revision,
+        kv=kv,
+        memory_limit=memory_limit,
+        resident=resident,
+        routing_trace=routing_trace,
+    )

@@ -16,6 +16,7 @@ from mobilemoe.weights import GROUP_SIZE, Weight, WeightFormat, weights
 
 KvFormat = Literal["int8", "fp16", "bf16", "fp32"]
 KV_BYTES: Mapping[KvFormat, int] = {"int8": 1, "fp16": 2, "bf16": 2, "fp32": 4}
+KV_SCALE_BYTES = 4  # int8: a float32 for the key and for the value of each head and position
 
 MODEL_TYPE = "mobilemoe"
 LLAMA3_VOCAB_SIZE, LLAMA3_BOS = 128_256, 128_000  # the tokenizer of the release
@@ -180,10 +181,11 @@ class ModelConfig:
         return matrices + round(2 * self.num_hidden_layers * query * positions)
 
     def kv_bytes_per_token(self, kv_format: KvFormat) -> int:
-        """Bytes of keys and values per token over all layers, without quantisation scales."""
+        """Bytes of keys and values per token over all layers; int8 with its float32 scales."""
         _check_choice("kv_format", kv_format, tuple(KV_BYTES))
-        elements = 2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim
-        return elements * KV_BYTES[kv_format]
+        rows = 2 * self.num_hidden_layers * self.num_key_value_heads
+        scales = rows * KV_SCALE_BYTES if kv_format == "int8" else 0
+        return rows * self.head_dim * KV_BYTES[kv_format] + scales
 
 
 def _check_choice(field: str, value: object, allowed: tuple[str, ...]) -> None:

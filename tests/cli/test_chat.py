@@ -69,6 +69,19 @@ def test_a_stop_string_ends_a_turn(run: Run, chat_model: Path) -> None:
     assert stopped == free[: free.index(stop)] + "\n"
 
 
+def test_resident_experts_and_the_start_line(run: Run, chat_model: Path) -> None:
+    options = ("--max-new-tokens", "24", "--temperature", "2", "--seed", "5")
+    memory = ("--resident", "110kB", "--verbose")
+    done = run("chat", chat_model, *options, *memory, stdin="hello\nagain\n")
+    assert done.stdout == expected_answers(chat_model, ["hello", "again"], 24)
+    first, second, last = done.stderr.splitlines()
+    assert first.startswith("mobilemoe ") and second.startswith("memory ")
+    assert last.startswith("resident experts: ")
+    refused = run("chat", chat_model, "--memory-limit", "20MB", stdin="hello\n")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("error: the model would take ")
+
+
 def test_quit_ends_before_the_rest(run: Run, chat_model: Path) -> None:
     options = ("--max-new-tokens", "6", "--temperature", "2", "--seed", "5")
     done = run("chat", chat_model, *options, stdin="hello\n/quit\nagain\n")

@@ -60,6 +60,7 @@ def test_every_verb_has_a_worked_example(run: Run, verb: str) -> None:
         ("generate", "folder"),
         ("generate", "folder", "--prompt", "x", "--max-new-tokens", "0"),
         ("generate", "folder", "--prompt", "x", "--activations", "int4"),
+        ("generate", "folder", "--prompt", "x", "--kv", "bf16"),
         ("chat", "folder", "--temperature", "-1"),
         ("init", "--preset", "Q", "out"),
         ("verify", "folder", "--tokens", "513"),

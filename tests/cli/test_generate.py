@@ -96,6 +96,14 @@ def test_exact_mode_and_stop(run: Run, base_model: Path) -> None:
     assert stopped["finish_reason"] == "stop"
 
 
+@pytest.mark.parametrize("kv", ["int8", "fp16", "fp32"])
+def test_the_cache_option_reaches_the_engine(run: Run, base_model: Path, kv: engine.Kv) -> None:
+    options = ("--prompt", PROMPT, "--max-new-tokens", "4", "--kv", kv)
+    document = json.loads(run("generate", base_model, *options, "--json").stdout)
+    tokens = list(engine.load(base_model, kv=kv).generate(PROMPT, max_new_tokens=4))
+    assert document["logprobs"] == [token.logprob for token in tokens]
+
+
 def test_bf16_weights_run_in_the_exact_mode(run: Run, base_model: Path, tmp_path: Path) -> None:
     floats = {w.name: values for w, values in open_checkpoint(base_model).read_weights()}
     tokenizer = (base_model / "tokenizer.json").read_text()
@@ -121,3 +129,68 @@ def test_a_prompt_that_does_not_fit_is_an_error(run: Run, base_model: Path) -> N
     done = run("generate", base_model, "--prompt", "x" * 300, "--json")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: prompt has ")
+
+
+def test_the_start_line_is_told_on_request_and_is_part_of_the_json(
+    run: Run, base_model: Path
+) -> None:
+    common = ("generate", base_model, "--prompt", PROMPT, "--max-new-tokens", "3", "--threads", "1")
+    line = engine.load(base_model, threads=1).start_line()
+    first, memory = run(*common, "--verbose").stderr.splitlines()
+    assert first == str(line).splitlines()[0]
+    assert memory.startswith("memory ") and "; limit " in memory
+    assert run(*common).stderr == run(*common, "--quiet").stderr == ""
+    document = json.loads(run(*common, "--json").stdout)
+    assert document["start"]["fingerprint"] == line.fingerprint
+    assert document["residency"] is None
+
+
+def test_more_threads_than_cpus_are_warned_of(run: Run, base_model: Path) -> None:
+    done = run(
+        "generate", base_model, "--prompt", PROMPT, "--threads", "64", "--max-new-tokens", "1"
+    )
+    assert done.returncode == 0
+    assert done.stderr.startswith("warning: threads is 64, but ")
+
+
+def test_a_plan_above_the_limit_is_told_and_refused(run: Run, base_model: Path) -> None:
+    done = run("generate", base_model, "--prompt", PROMPT, "--memory-limit", "20MB", "--verbose")
+    assert (done.returncode, done.stdout) == (1, "")
+    _, memory, error, hint = done.stderr.splitlines()
+    assert memory.endswith("; limit 20 MB (memory_limit)")
+    assert error.startswith("error: the model would take ") and "allowed: 20 MB" in error
+    assert hint.endswith("(--memory-limit)")
+
+
+def test_resident_experts_give_the_same_text_and_tell_their_cost(
+    run: Run, base_model: Path, tmp_path: Path
+) -> None:
+    common = ("generate", base_model, "--prompt", PROMPT, "--max-new-tokens", "12")
+    trace = tmp_path / "trace.json"
+    plain = run(*common, "--save-routing", trace)
+    assert (plain.returncode, plain.stderr) == (0, "")
+    once = engine.RoutingTrace.read(trace).counts_LE
+    run(*common, "--save-routing", trace)
+    assert (engine.RoutingTrace.read(trace).counts_LE == 2 * once).all()
+    kept = run(*common, "--resident", "110kB", "--routing-trace", trace)
+    assert kept.stdout == plain.stdout
+    assert kept.stderr.startswith("resident experts: ") and kept.stderr.count("\n") == 1
+    for part in ("% of ", " choices were in memory; ", " read in ", " s; at most ", " pinned"):
+        assert part in kept.stderr
+    document = json.loads(run(*common, "--resident", "110kB", "--json").stdout)
+    assert document["text"] + "\n" == plain.stdout
+    cost = document["residency"]
+    assert cost["peak_bytes"] <= cost["budget_bytes"] <= 110_000
+    assert cost["hit_rate"] == cost["hits"] / (cost["hits"] + cost["misses"])
+
+
+def test_bad_budgets_are_refused(run: Run, base_model: Path, tmp_path: Path) -> None:
+    common = ("generate", base_model, "--prompt", PROMPT)
+    small = run(*common, "--resident", "1kB")
+    assert (small.returncode, small.stdout) == (1, "")
+    assert small.stderr.startswith("error: resident is 1000; allowed: bytes, ")
+    assert run(*common, "--resident", "much").returncode == 2
+    missing = run(*common, "--resident", "1MB", "--routing-trace", tmp_path / "none.json")
+    assert missing.returncode == 1 and "cannot read a routing trace" in missing.stderr
+    alone = run(*common, "--routing-trace", tmp_path / "none.json")
+    assert alone.returncode == 1 and "without resident" in alone.stderr

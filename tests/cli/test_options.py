@@ -63,7 +63,7 @@ def test_help_shows_them_with_their_defaults() -> None:
 
 def test_generate_and_chat_share_their_options(run: Run) -> None:
     shared = {"temperature", "top-p", "top-k", "min-p", "repetition-penalty", "seed", "stop"}
-    shared |= {"threads", "context", "activations", "max-new-tokens"}
+    shared |= {"threads", "context", "activations", "kv", "max-new-tokens"}
     for verb in ("generate", "chat"):
         options = set(re.findall(r"^ +--([a-z-]+)", run(verb, "--help").stdout, re.MULTILINE))
         assert shared <= options, verb

@@ -48,7 +48,6 @@ SHAPES = {
 # How a checkpoint can be run: weight format and activations.
 MODES = [("int4", "fp32"), ("int4", "int8"), ("bf16", "fp32")]
 
-
 KERNELS = runnable_kernels()
 
 

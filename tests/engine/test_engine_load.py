@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from engine_support import BF16_FOLDER, INT4_FOLDERS, SMALL, write_random
 
@@ -42,6 +43,8 @@ def test_default_context_is_the_models_own_when_shorter(tmp_path):
         ({"context": 0}, "context is 0; allowed: 1 to 8192"),
         ({"context": 8193}, "context is 8193"),
         ({"activations": "int4"}, "activations is 'int4'; allowed: int8, fp32"),
+        ({"kv": "bf16"}, "kv is 'bf16'; allowed: int8, fp16, fp32"),
+        ({"kv": 8}, "kv is 8; allowed: int8, fp16, fp32"),
         ({"kernel": "sse9"}, "kernel is 'sse9'; allowed: auto, avx512, avx2-vnni"),
     ],
 )
@@ -63,7 +66,37 @@ def test_int8_activations_with_bf16_weights_are_refused():
     assert "mobilemoe convert" in caught.value.hint
     native_model = load(BF16_FOLDER, threads=1)._native
     with pytest.raises(ValueError, match="int8 is True; allowed for BF16 weights: False"):
-        native.native_module().Session(native_model, 8, True)
+        native.native_module().Session(native_model, 8, True, "int8")
+
+
+def test_the_cache_follows_the_mode_unless_told():
+    assert load(FOLDER, threads=1).kv == "int8"
+    assert load(FOLDER, threads=1, activations="fp32").kv == "fp32"
+    assert load(BF16_FOLDER, threads=1).kv == "fp32"
+    for kv in ("int8", "fp16", "fp32"):
+        for folder, activations in ((FOLDER, "int8"), (FOLDER, "fp32"), (BF16_FOLDER, "fp32")):
+            model = mobilemoe.load(folder, 1, 8, activations, kv=kv)
+            assert model.kv == kv
+            assert np.isfinite(model.logits([1, 2, 3])).all()
+
+
+@pytest.mark.parametrize("head_dim", [24, 528])
+def test_heads_that_int8_does_not_take_are_cached_in_fp16(tmp_path, head_dim):
+    config = replace(SMALL, head_dim=head_dim, num_attention_heads=4, num_key_value_heads=4)
+    write_random(tmp_path / "model", config)
+    model = load(tmp_path / "model", threads=1)
+    assert (model.activations, model.kv) == ("int8", "fp16")
+    with pytest.raises(MobileMoEError, match="kv is 'int8'; allowed: fp16, fp32") as caught:
+        load(tmp_path / "model", threads=1, kv="int8")
+    assert caught.value.hint == "int8 needs a head_dim that is a multiple of 16, at most 512"
+    with pytest.raises(ValueError, match=f"allowed for head_dim {head_dim}: fp16, fp32") as caught:
+        native.native_module().Session(model._native, 8, True, "int8")
+    assert "multiple of 16, at most 512" in str(caught.value)
+
+
+def test_the_native_class_refuses_other_caches():
+    with pytest.raises(ValueError, match="kv is 'bf16'; allowed: int8, fp16, fp32"):
+        native.native_module().Session(load(FOLDER, threads=1)._native, 8, True, "bf16")
 
 
 @pytest.mark.parametrize("weight_format", ["int4", "bf16"])

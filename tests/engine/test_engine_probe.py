@@ -137,7 +137,7 @@ def test_other_token_counts_are_refused(folder, tokens):
 
 def test_the_native_class_checks_for_itself(folder):
     native_model, ones = load(folder, threads=1)._native, np.ones
-    probe = testing.LayerProbe(native_model, 4, False)
+    probe = testing.LayerProbe(native_model, 4, False, "fp32")
     for shape in ((0, 96), (5, 96), (2, 64)):
         message = rf"x_TD has the shape \[{shape[0]}, {shape[1]}\]; allowed: \[1 to 4, 96\]"
         x_TD = ones(shape, np.float32)
@@ -159,7 +159,7 @@ def test_int8_with_bf16_weights_is_refused(tmp_path):
     write_random(tmp_path / "model", SHAPES["dense"], "bf16")
     native_model = load(tmp_path / "model", threads=1)._native
     with pytest.raises(ValueError, match="int8 is True; allowed for BF16 weights: False"):
-        testing.LayerProbe(native_model, 4, True)
+        testing.LayerProbe(native_model, 4, True, "int8")
 
 
 def test_probes_and_sessions_take_turns(folder):

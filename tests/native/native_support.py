@@ -10,10 +10,8 @@ import numpy.typing as npt
 from mobilemoe.engine.selftest import runnable_kernels
 from mobilemoe.quant import dequantize, pack, round_bf16
 
-EPS = 2.0**-24  # half a unit in the last place of a float32 near 1
-
-
 KERNELS = runnable_kernels()
+EPS = 2.0**-24  # half a unit in the last place of a float32 near 1
 
 
 @dataclass(frozen=True)

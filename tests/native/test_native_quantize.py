@@ -46,3 +46,18 @@ def test_ties_round_to_even(kernel):
     natural = np.empty(32, np.int8)
     natural[EVEN_FIRST] = values
     assert scales[0] == 1 and natural[:5].tolist() == [127, 0, 2, 0, -2]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@settings(max_examples=100, deadline=None)
+@given(block=st.lists(floats, min_size=64, max_size=64))
+def test_the_rest_is_what_the_integers_leave(kernel, block):
+    x = np.array(block, np.float32)
+    *parts, rest = testing.quantize(x, kernel, with_rest=True)
+    for part, alone in zip(parts, testing.quantize(x, kernel), strict=True):
+        assert part.tobytes() == alone.tobytes()
+    values = np.empty((2, 32), np.float32)
+    values[:, EVEN_FIRST] = parts[0].reshape(2, 32)
+    with np.errstate(invalid="ignore"):
+        expected = x - (values * parts[1][:, None]).ravel()
+    assert np.array_equal(rest, expected, equal_nan=True)

@@ -68,7 +68,7 @@ def test_the_document_says_what_was_measured_where(document, moe):
     assert model["fingerprint"] == fingerprint(moe)
     assert model["instruction_set"] == instruction_set() == document["machine"]["instruction_set"]
     assert model["weight_bytes"] == CONFIG.weight_bytes("int4")
-    assert model["activations"] == "int8"
+    assert (model["activations"], model["kv_format"]) == ("int8", "int8")
     assert document["context"] == 29
     assert document["machine"]["date"]
     for row in document["rows"]:
@@ -126,8 +126,18 @@ def test_what_does_not_fit_is_refused_before_anything_runs(moe, tmp_path):
 
 def test_the_fp32_mode_is_held_against_the_fp32_peak(moe):
     plan = replace(PLAN, activations="fp32", depths=(0,), generated=(), rounds=1)
-    (row,) = run_benchmark(moe.folder, plan)["rows"]
+    document = run_benchmark(moe.folder, plan)
+    (row,) = document["rows"]
     assert row["ceiling"] == "fp32_gmac_s"
+    assert document["model"]["kv_format"] == "fp32"
+
+
+def test_another_cache_is_measured_and_its_bytes_are_counted(moe):
+    plan = replace(PLAN, depths=(20,), prompts=(), rounds=1, memory=False)
+    int8, fp16 = (run_benchmark(moe.folder, replace(plan, kv=kv)) for kv in ("int8", "fp16"))
+    assert (int8["model"]["kv_format"], fp16["model"]["kv_format"]) == ("int8", "fp16")
+    (few,), (many,) = (document["rows"] for document in (int8, fp16))
+    assert few["bytes_per_token"] < many["bytes_per_token"]
 
 
 @pytest.mark.parametrize(

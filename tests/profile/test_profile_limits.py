@@ -13,16 +13,15 @@ from hypothesis import strategies as st
 from fake_system import write_file
 from mobilemoe.config import ModelConfig
 from mobilemoe.engine.footprint import model_bytes, session_bytes
-from mobilemoe.profile.limits import (
+from mobilemoe.engine.memory_limits import (
     ADDRESS_SPACE,
     GROUP,
     MACHINE,
     Limit,
     MemoryLimits,
     memory_limits,
-    verdict,
-    what_fits,
 )
+from mobilemoe.profile.limits import verdict, what_fits
 
 MB = 10**6
 LIMITS = "Limit                     Soft Limit           Hard Limit           Units"
@@ -155,7 +154,7 @@ def test_the_limit_of_a_real_process_is_found():
     code = (
         "import json, resource\n"
         "resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))\n"
-        "from mobilemoe.profile.limits import memory_limits\n"
+        "from mobilemoe.engine.memory_limits import memory_limits\n"
         "print(json.dumps([[l.name, l.limit, l.room] for l in memory_limits().limits]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -61,6 +61,13 @@ def test_int8_activations_err_as_expected():
     assert 0.8 < ratio(both_TO, Int8Noise().product(linear(x_TI, piece, 2), None)) < 1.1
 
 
+def folded(x_SI, scales_I):
+    """Return x scales as integers times one scale per 32 inputs, as native/kernels.h says."""
+    largest_SI = np.repeat(np.abs(x_SI.reshape(len(x_SI), -1, 32)).max(-1), 32, axis=1)
+    step_SI = largest_SI / 127 * np.repeat(scales_I.reshape(-1, 32).max(-1), 32)
+    return np.rint(x_SI * scales_I / step_SI) * step_SI
+
+
 def test_scales_folded_into_the_activation_err_as_expected():
     _, piece = int4_piece(128, 96)
     x_SI = RNG.standard_normal((40, 128))
@@ -69,7 +76,7 @@ def test_scales_folded_into_the_activation_err_as_expected():
     integers_IO = np.divide(piece.values, wide_IO)
     actual_SO = np.concatenate(
         [
-            to_int8(x_SI * piece.scales[:, group]) @ integers_IO[:, 32 * group : 32 * group + 32]
+            folded(x_SI, piece.scales[:, group]) @ integers_IO[:, 32 * group : 32 * group + 32]
             for group in range(3)
         ],
         axis=1,
@@ -77,6 +84,29 @@ def test_scales_folded_into_the_activation_err_as_expected():
     assert 0.93 < ratio(actual_SO - product.y_TO, Int8Noise().product(product, None)) < 1.07
     sums_BGj = squared_integers(piece)
     assert np.allclose(sums_BGj[1, 2], np.square(integers_IO[32:64, 64:96]).sum(0))
+
+
+def to_int8_heads(x_GNd):
+    """Return x as the int8 cache holds it, as native/kernels.h says."""
+    scale_GN1 = np.abs(x_GNd).max(-1, keepdims=True) / 127
+    return np.rint(x_GNd / scale_GN1) * scale_GN1
+
+
+def to_f16(x_GNd):
+    return x_GNd.astype(np.float16).astype(np.float64)
+
+
+@pytest.mark.parametrize(("kv", "stored"), [("int8", to_int8_heads), ("fp16", to_f16)])
+def test_cached_keys_err_as_expected(kv, stored):
+    x_GNd = RNG.standard_normal((2, 200, 64)) * np.exp(RNG.standard_normal((2, 200, 1)))
+    # Mantissas are not spread as logarithms within so small a range, which F16 shows.
+    assert 0.9 < ratio(stored(x_GNd) - x_GNd, Int8Noise(kv).cached(x_GNd)) < 1.1
+
+
+def test_only_the_fast_mode_rounds_its_cache():
+    x_GNd = RNG.standard_normal((2, 3, 16))
+    for noise in (RoundingNoise(), Int4Noise(), Int8Noise("fp32")):
+        assert not noise.cached(x_GNd).any()
 
 
 @pytest.mark.parametrize("layout", ["linear", "expert"])

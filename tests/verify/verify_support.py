@@ -42,6 +42,7 @@ SHAPES = {
     "interleaved": replace(SQUARE, interleave_moe_layer_step=2),
     "untied": replace(SQUARE, tie_word_embeddings=False),
     "no-shared-expert": replace(SQUARE, intermediate_size_mlp=0, head_dim=32),
+    "fp16-cache": replace(SQUARE, head_dim=24, num_key_value_heads=4),  # int8 takes no such head
     "every-expert": replace(SQUARE, num_experts_per_tok=6, num_key_value_heads=4),
 }
 

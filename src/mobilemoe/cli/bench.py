@@ -29,7 +29,7 @@ from mobilemoe.cli.bench_options import (
 from mobilemoe.cli.bench_view import csv_table, markdown
 from mobilemoe.cli.output import JsonOption, print_json
 from mobilemoe.cli.running import PATH_HELP
-from mobilemoe.cli.sampling import ActivationsOption
+from mobilemoe.cli.sampling import ActivationsOption, KvOption
 
 if TYPE_CHECKING:
     from mobilemoe.profile.benchmark import Plan
@@ -54,6 +54,7 @@ def bench(
     versus: Versus = None,
     gguf: Gguf = None,
     activations: ActivationsOption = None,
+    kv: KvOption = None,
     memory: Memory = True,
     output: ResultFile = None,
     plot: PictureFile = None,
@@ -73,6 +74,7 @@ def bench(
         threads=parse_numbers(threads, 1) if threads is not None else (),
         rounds=rounds,
         activations=activations.value if activations else None,
+        kv=kv.value if kv else None,
         versus=versus,
         gguf=gguf,
         memory=memory,

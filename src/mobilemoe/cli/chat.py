@@ -10,6 +10,7 @@ import typer
 
 from mobilemoe.cli.generate import stream
 from mobilemoe.cli.guard import print_error
+from mobilemoe.cli.memory import say_residency
 from mobilemoe.cli.options import unfolded
 from mobilemoe.cli.running import PATH_HELP, open_model
 from mobilemoe.cli.sampling import MaxNewTokens, RunOptions, SamplingOptions
@@ -42,10 +43,13 @@ def chat(
     """Talk to a model, one line per message; /quit or Ctrl-D ends it."""
     from mobilemoe.checkpoint import ChatFormat
 
-    model = open_model(path, run.threads, run.context, run.activations)
+    model = open_model(path, run)
     chat_format = ChatFormat.from_folder(model.folder)
     answer = answerer(model, model.session(), chat_format, max_new_tokens, sampling)
-    converse(answer, [{"role": "system", "content": system}] if system else [])
+    try:
+        converse(answer, [{"role": "system", "content": system}] if system else [])
+    finally:
+        say_residency(model)
 
 
 def answerer(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mobilemoe.cli.memory import say_residency
 from mobilemoe.cli.options import unfolded
 from mobilemoe.cli.output import JsonOption, print_json
 from mobilemoe.cli.running import PATH_HELP, open_model
@@ -15,13 +17,14 @@ from mobilemoe.cli.sampling import MaxNewTokens, RunOptions, SamplingOptions
 
 if TYPE_CHECKING:
     from mobilemoe.checkpoint import Tokenizer
-    from mobilemoe.engine import Token, TokenLogprob
+    from mobilemoe.engine import Model, Token, TokenLogprob
 
 GENERATE_EXAMPLES = (
     "\b\nExamples:\n"
     '  mobilemoe generate path/to/checkpoint --prompt "def main():"\n'
     "  mobilemoe generate path/to/checkpoint --prompt Once --temperature 0.8 --min-p 0.05\n"
-    "  mobilemoe generate path/to/checkpoint --prompt Once --json --logprobs 3 --prompt-logprobs"
+    "  mobilemoe generate path/to/checkpoint --prompt Once --json --logprobs 3 --prompt-logprobs\n"
+    "  mobilemoe generate path/to/checkpoint --prompt Once --resident 300MB"
 )
 
 
@@ -39,12 +42,16 @@ def generate(
     prompt_logprobs: Annotated[
         bool, typer.Option("--prompt-logprobs", help="With --json: of the prompt's tokens, too.")
     ] = False,
+    save_routing: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Add to this file which experts the text chose."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Continue a text; the continuation is streamed to stdout."""
     if (logprobs or prompt_logprobs) and not as_json:
         raise typer.BadParameter("--logprobs and --prompt-logprobs need --json")
-    model = open_model(path, run.threads, run.context, run.activations)
+    model = open_model(path, run)
     session = model.session()
     document: dict[str, Any] = {"prompt": prompt}
     if prompt_logprobs:
@@ -54,9 +61,14 @@ def generate(
         prompt, max_new_tokens, logprobs=logprobs, session=session, **sampling.keywords()
     )
     if as_json:
-        print_json(document | _new_part(list(tokens), model.tokenizer, logprobs > 0))
+        document |= _new_part(list(tokens), model.tokenizer, logprobs > 0)
+        print_json(document | _run_part(model))
+        text = document["text"]
     else:
-        stream(tokens)
+        text = stream(tokens)
+    say_residency(model)
+    if save_routing is not None:
+        _add_routing(model, prompt + text, save_routing)
 
 
 def stream(tokens: Iterator[Token]) -> str:
@@ -96,6 +108,19 @@ def _new_part(made: list[Token], tokenizer: Tokenizer, with_top: bool) -> dict[s
     if with_top:
         part["top_logprobs"] = [_top(token, tokenizer) for token in made]
     return part | {"finish_reason": made[-1].finish_reason if made else None}
+
+
+def _run_part(model: Model) -> dict[str, Any]:
+    cost = model.residency()
+    return {"start": model.start_line().to_dict(), "residency": cost and cost.to_dict()}
+
+
+def _add_routing(model: Model, text: str, path: Path) -> None:
+    """Add how the model routes `text` to the trace at `path`, which need not be there yet."""
+    from mobilemoe.engine import RoutingTrace, collect_routing
+
+    trace = collect_routing(model, [model.tokenizer.encode(text)[: model.context]])
+    (RoutingTrace.read(path) + trace if path.exists() else trace).save(path)
 
 
 def _top(token: Token | TokenLogprob, tokenizer: Tokenizer) -> list[dict[str, Any]]:

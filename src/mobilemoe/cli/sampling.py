@@ -8,11 +8,21 @@ from typing import Annotated, Any
 
 import typer
 
+from mobilemoe.cli.memory import MemoryLimit, Resident, RoutingTraceFile, Verbose
+
 
 class Activations(StrEnum):
     """How the engine holds activations: fast, or the exact mode."""
 
     int8 = "int8"
+    fp32 = "fp32"
+
+
+class KvCache(StrEnum):
+    """How the engine holds cached keys and values."""
+
+    int8 = "int8"
+    fp16 = "fp16"
     fp32 = "fp32"
 
 
@@ -34,6 +44,11 @@ Context = Annotated[int | None, typer.Option(min=1, help="Tokens to keep; defaul
 ActivationsOption = Annotated[
     Activations | None,
     typer.Option(help="int8 is fast, fp32 is exact; default: int8, for BF16 weights fp32."),
+]
+
+KvOption = Annotated[
+    KvCache | None,
+    typer.Option(help="Cached keys and values; default: int8, with fp32 activations fp32."),
 ]
 
 
@@ -61,3 +76,8 @@ class RunOptions:
     threads: Threads = None
     context: Context = None
     activations: ActivationsOption = None
+    kv: KvOption = None
+    memory_limit: MemoryLimit = None
+    resident: Resident = None
+    routing_trace: RoutingTraceFile = None
+    verbose: Verbose = None

@@ -1,5 +1,6 @@
 # The C++ module; native/bindings.cc and the other *_bindings.cc define it.
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ class Model:
         kernel: str,
         weight_format: str,
     ) -> None: ...
+    def limit_experts(self, budget_bytes: int, pins: Sequence[tuple[int, int]]) -> None: ...
+    def residency(self) -> dict[str, Any] | None: ...
     @property
     def threads(self) -> int: ...
     @property

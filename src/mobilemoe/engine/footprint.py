@@ -10,13 +10,20 @@ T tokens computed at a time, D hidden, F routed expert width, S shared width, E 
 from __future__ import annotations
 
 from mobilemoe.config import KvFormat, ModelConfig
-from mobilemoe.weights import GROUP_SIZE
+from mobilemoe.weights import GROUP_SIZE, WeightFormat
 
-KV_FORMAT: KvFormat = "fp32"
-CHUNK = 256  # tokens computed at a time
+CHUNK = 512  # tokens computed at a time
+FEW_TOKENS, UNIT_SLOTS = 4, 60  # of FeedForward
 SCALE_PADDING = 8  # scales and sums of a row are padded to a multiple of this
+KV_POSITIONS = 64  # a cache has room for a multiple of so many
+FLOAT, POINTER = 4, 8
 
 COPIED_KINDS = frozenset({"norm", "router", "expert_bias"})  # kept as float32 beside the file
+
+
+def default_kv_format(int8: bool) -> KvFormat:
+    """Return the format of the KV cache that goes with int8 activations, or with float32."""
+    return "int8" if int8 else "fp32"
 
 
 def model_bytes(config: ModelConfig) -> int:
@@ -24,30 +31,86 @@ def model_bytes(config: ModelConfig) -> int:
     return sum(4 * weight.size for weight in config.weights() if weight.kind in COPIED_KINDS)
 
 
-def session_bytes(config: ModelConfig, context: int, threads: int = 1, int8: bool = True) -> int:
+def expert_bytes(config: ModelConfig, weight_format: WeightFormat) -> int:
+    """Return the bytes of all routed experts in the file."""
+    weights = (weight for weight in config.weights() if weight.kind == "expert")
+    return sum(weight.bytes(weight_format) for weight in weights)
+
+
+def session_bytes(
+    config: ModelConfig,
+    context: int,
+    threads: int = 1,
+    int8: bool = True,
+    kv: KvFormat | None = None,
+) -> int:
     """Return the bytes of one session: its KV cache for `context` tokens and its buffers.
 
-    The KV cache is paid for as the context fills; this is the sum when it is full.
+    The KV cache is paid for as the context fills; this is the sum when it is full. `kv`: by
+    default what goes with the activations.
     """
-    return context * config.kv_bytes_per_token(KV_FORMAT) + _buffers(config, context, threads, int8)
+    kv = kv or default_kv_format(int8)
+    cache = kv_cache_bytes(config, context, kv)
+    return cache + scratch_bytes(config, context, threads, int8, kv)
 
 
-def _buffers(config: ModelConfig, context: int, threads: int, int8: bool) -> int:
-    T, D, S = min(CHUNK, context), config.hidden_size, config.intermediate_size_mlp
-    query = config.num_attention_heads * config.head_dim
+def kv_cache_bytes(config: ModelConfig, context: int, kv: KvFormat) -> int:
+    """Return the bytes of a full KV cache, which has room for a multiple of 64 positions."""
+    positions = -(-context // KV_POSITIONS) * KV_POSITIONS
+    return positions * config.kv_bytes_per_token(kv)
+
+
+def scratch_bytes(
+    config: ModelConfig, context: int, threads: int, int8: bool, kv: KvFormat | None = None
+) -> int:
+    """Return the bytes of the buffers in which one session computes."""
+    T, D = min(CHUNK, context), config.hidden_size
+    stream = 3 * FLOAT * D  # the residual stream, what is added to it, and its norm
+    head = _row(D) if int8 else 0
+    per_token = stream + head + _attention_row(config, int8) + _feed_forward_row(config, int8)
+    kv = kv or default_kv_format(int8)
+    per_thread = _expert_bytes(config, T, int8) + _score_bytes(config, context, kv)
+    return T * per_token + threads * per_thread + FLOAT * config.vocab_size
+
+
+def _attention_row(config: ModelConfig, int8: bool) -> int:
+    """Bytes per token of Attention; all four projections read two int8 terms."""
+    D, query = config.hidden_size, config.num_attention_heads * config.head_dim
     kv = config.num_key_value_heads * config.head_dim
-    terms = 2 if int8 else 1  # queries, keys and values read two-term activations
-    attention_floats = config.head_dim + terms * (query + 2 * kv) + query
-    floats = 3 * D + attention_floats + _feed_forward_floats(config)
-    quantized = (terms * _row(D) + 4 * D + _row(query) + 2 * _row(D) + _row(S)) if int8 else 0
-    return T * (4 * floats + quantized) + 4 * threads * context + 4 * config.vocab_size
+    terms = 2 if int8 else 1
+    floats = config.head_dim + terms * (query + 2 * kv + D) + query
+    if not int8:
+        return FLOAT * floats
+    queries = 2 * query + FLOAT * config.num_attention_heads  # in two int8 terms
+    return FLOAT * (floats + D + query) + 2 * (_row(D) + _row(query)) + queries
 
 
-def _feed_forward_floats(config: ModelConfig) -> int:
-    """Router logits and scores, choices, outputs of experts and shared expert, per token."""
-    D, F, S = config.hidden_size, config.intermediate_size, config.intermediate_size_mlp
+def _feed_forward_row(config: ModelConfig, int8: bool) -> int:
+    """Bytes per token of FeedForward: router, choices, experts' outputs, shared expert."""
+    D, S = config.hidden_size, config.intermediate_size_mlp
     E, K = config.num_local_experts, config.num_experts_per_tok
-    return 2 * E + 2 * K + K * (2 * F + D) + 2 * S + D
+    floats = 2 * E + 4 * K + K * D + 2 * S + D
+    shared = _row(D) + _row(S) if S else 0
+    scaled = FLOAT * (D + D // GROUP_SIZE) if E else 0
+    return FLOAT * floats + (shared + scaled if int8 else POINTER * K)
+
+
+def _expert_bytes(config: ModelConfig, T: int, int8: bool) -> int:
+    """Bytes per thread for the inside of an expert."""
+    F = config.intermediate_size
+    if config.num_local_experts == 0 or T <= FEW_TOKENS:
+        return 0
+    scaled = F + F // GROUP_SIZE if int8 else 0
+    return UNIT_SLOTS * FLOAT * (2 * F + scaled)
+
+
+def _score_bytes(config: ModelConfig, context: int, kv: KvFormat) -> int:
+    """Bytes per thread for scores and widened keys; an INT8 cache needs none."""
+    if kv == "int8":
+        return 0
+    heads = config.num_attention_heads // config.num_key_value_heads
+    used = heads * context if kv == "fp16" else context
+    return FLOAT * (used + (KV_POSITIONS + 1) * config.head_dim)
 
 
 def _row(width: int) -> int:

@@ -5,7 +5,7 @@ T tokens, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +20,14 @@ from mobilemoe.engine.checks import is_integer, require
 from mobilemoe.engine.footprint import session_bytes
 from mobilemoe.engine.generation import Request, TextOutput, Token, generate_tokens
 from mobilemoe.engine.logprobs import TokenLogprob, check_top, score
-from mobilemoe.engine.native import native_errors, native_module
+from mobilemoe.engine.native import instruction_set, native_errors, native_module
+from mobilemoe.engine.plan import MemoryPlan, check_plan, plan_memory
 from mobilemoe.engine.probe import LayerProbe
+from mobilemoe.engine.residency import Residency, check_resident, pinned_experts
+from mobilemoe.engine.routing import RoutingTrace
 from mobilemoe.engine.sampling import Sampling
 from mobilemoe.engine.session import Ids, Session, checked_ids
+from mobilemoe.engine.start_line import StartLine, start_line
 from mobilemoe.engine.stops import StopMatcher
 from mobilemoe.engine.threads import MAX_THREADS, default_threads
 from mobilemoe.errors import CheckpointError, MobileMoEError
@@ -47,6 +51,10 @@ def load(
     kernel: str = "auto",
     revision: str | None = None,
     kv: Kv | None = None,
+    memory_limit: int | None = None,
+    resident: int | None = None,
+    routing_trace: RoutingTrace | str | Path | None = None,
+    announce: Callable[[StartLine], None] | None = None,
 ) -> Model:
     """Open a checkpoint, INT4 or BF16, for running; weights stay in their files.
 
@@ -58,10 +66,18 @@ def load(
     instruction set, "auto" for the best one of this CPU. `kv`: the format of cached keys and
     values; by default "int8" with int8 activations and "fp32" in the exact mode.
 
+    `memory_limit`: bytes that the process may take; by default what the system allows (free
+    memory, control group, address space). `resident`: bytes of the routed experts that are kept
+    in memory; the others are read from the file when they are chosen. The hottest experts of
+    `routing_trace`, or of the file of that name, are then pinned, and without one none
+    (`engine.residency`). `announce` is called with the start line before any weight is mapped,
+    and before a plan above the limit is refused.
+
     Raises:
         CheckpointError: if the folder or one of its files is missing or damaged, or the hub
             refuses.
-        MobileMoEError: for an argument outside its range, or a missing native module.
+        MobileMoEError: for an argument outside its range, a memory plan above its limit, or a
+            missing native module.
     """
     checkpoint = open_checkpoint(path, revision)
     threads = default_threads() if threads is None else threads
@@ -73,6 +89,12 @@ def load(
     kv = default_kv(checkpoint.config, activations) if kv is None else kv
     _check_kv(kv, checkpoint.config)
     _check_path(str(checkpoint.folder))
+    pins = _pinned(checkpoint, resident, routing_trace)
+    int8 = activations == "int8"
+    plan = plan_memory(checkpoint, context, threads, int8, resident, memory_limit, kv)
+    if announce is not None:
+        announce(start_line(checkpoint, activations, instruction_set(kernel), threads, plan))
+    check_plan(plan)
     shards = checkpoint.shards
     if len(shards) > 1:
         checkpoint.tensors()  # compares the index with the files, which the engine never sees
@@ -84,7 +106,9 @@ def load(
             kernel,
             checkpoint.weight_format,
         )
-    return Model(checkpoint, native, context, activations, kv)
+        if resident is not None:
+            native.limit_experts(resident, pins)
+    return Model(checkpoint, native, context, activations, kv, plan)
 
 
 class Model:
@@ -99,12 +123,14 @@ class Model:
         context: int,
         activations: Activations,
         kv: Kv,
+        plan: MemoryPlan,
     ) -> None:
         self._checkpoint = checkpoint
         self._native = native
         self._context = context
         self._activations: Activations = activations
         self._kv: Kv = kv
+        self._plan = plan
 
     @property
     def config(self) -> ModelConfig:
@@ -145,7 +171,28 @@ class Model:
     def session_bytes(self) -> int:
         """Bytes that one session takes when its context is full."""
         int8 = self._activations == "int8"
-        return session_bytes(self.config, self._context, self.threads, int8)
+        return session_bytes(self.config, self._context, self.threads, int8, self._kv)
+
+    @property
+    def memory_plan(self) -> MemoryPlan:
+        """What one session was to take in memory, as planned when the model was loaded."""
+        return self._plan
+
+    def start_line(self) -> StartLine:
+        """Describe what the model runs as, for a report.
+
+        Raises:
+            CheckpointError: if its files cannot be read any more.
+        """
+        return start_line(
+            self._checkpoint, self._activations, self.instruction_set, self.threads, self._plan
+        )
+
+    def residency(self) -> Residency | None:
+        """Return what keeping only `resident` bytes of experts has cost; None without a limit."""
+        with native_errors():
+            fields = self._native.residency()
+        return None if fields is None else Residency(**fields)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -286,6 +333,24 @@ def default_kv(config: ModelConfig, activations: Activations) -> Kv:
 
 def _int8_heads(config: ModelConfig) -> bool:
     return config.head_dim % 16 == 0 and config.head_dim <= LONGEST_INT8_HEAD
+
+
+def _pinned(
+    checkpoint: Checkpoint, resident: int | None, trace: RoutingTrace | str | Path | None
+) -> list[tuple[int, int]]:
+    """Check `resident` and its trace; return the experts to pin."""
+    if resident is None:
+        if trace is not None:
+            raise MobileMoEError(
+                "routing_trace is given without resident",
+                hint="a trace tells which experts to keep; say with resident how much of them",
+            )
+        return []
+    config, weight_format = checkpoint.config, checkpoint.weight_format
+    check_resident(resident, config, weight_format)
+    if isinstance(trace, str | Path):
+        trace = RoutingTrace.read(trace)
+    return pinned_experts(trace, config, weight_format, resident)
 
 
 def _default_activations(checkpoint: Checkpoint) -> Activations:

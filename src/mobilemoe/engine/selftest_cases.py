@@ -222,8 +222,11 @@ def random_bf16(shape: tuple[int, int]) -> tuple[npt.NDArray[np.uint8], Float32]
 
 
 def folded_steps(w: Int4, x_TI: Float64) -> Float64:
-    """Return the half steps [T, O] of an expert, which rounds x times scale for each group."""
-    steps_TGI = HALF_STEP * block_maxima(x_TI[:, None, :] * w.scales.T)
+    """Return the half steps [T, O] of an expert, which rounds x times scale for each group.
+
+    A step is that of the largest activation times the largest scale of a block of inputs.
+    """
+    steps_TGI = HALF_STEP * block_maxima(x_TI)[:, None, :] * block_maxima(w.scales.T)
     magnitudes_GIO = np.abs(w.integers).reshape(len(w.integers), -1, GROUP_SIZE).swapaxes(0, 1)
     bound_GTO = steps_TGI.swapaxes(0, 1) @ magnitudes_GIO
     return bound_GTO.swapaxes(0, 1).reshape(len(x_TI), -1)

@@ -39,6 +39,7 @@ class Plan:
     threads: tuple[int, ...] = ()
     rounds: int = 5
     activations: str | None = None
+    kv: str | None = None
     versus: str | None = None
     gguf: Path | None = None
     memory: bool = True
@@ -90,13 +91,13 @@ def _subjects(
     progress: Progress,
 ) -> Iterator[list[Subject]]:
     """Yield the model and what it is held against; a temporary GGUF file goes at the end."""
-    first = subject_of(checkpoint, context, plan.activations)
+    first = subject_of(checkpoint, context, plan.activations, plan.kv)
     if plan.versus is None:
         yield [first]
     elif plan.versus != LLAMA_CPP:
         other = open_checkpoint(plan.versus)
         _context(other, wanted)
-        yield [first, subject_of(other, context, plan.activations)]
+        yield [first, subject_of(other, context, plan.activations, plan.kv)]
     else:
         require_llama_cpp()
         with tempfile.TemporaryDirectory(prefix="mobilemoe-bench-") as folder:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobilemoe.checkpoint.hub import cache_root, check_token, token_status
+from mobilemoe.engine.memory_limits import MemoryLimits, memory_limits
 from mobilemoe.engine.native import instruction_set, native_module
 from mobilemoe.engine.selftest import SHARED, Check, runnable_kernels, self_test
 from mobilemoe.engine.selftest_cases import Functions
@@ -18,7 +19,7 @@ from mobilemoe.engine.system_files import ROOT
 from mobilemoe.engine.threads import thread_plan
 from mobilemoe.errors import MobileMoEError
 from mobilemoe.profile.findings import Line, Problem
-from mobilemoe.profile.limits import Fit, MemoryLimits, memory_limits, what_fits
+from mobilemoe.profile.limits import Fit, what_fits
 from mobilemoe.profile.machine import this_machine
 from mobilemoe.profile.machine_lines import (
     fit_lines,

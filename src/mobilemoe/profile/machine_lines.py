@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mobilemoe.engine.memory_limits import ADDRESS_SPACE, GROUP, Limit, MemoryLimits
 from mobilemoe.engine.selftest import Check
 from mobilemoe.engine.system_files import cpu_list, read_text
 from mobilemoe.engine.threads import ThreadPlan
 from mobilemoe.profile.findings import Line, measured
-from mobilemoe.profile.limits import ADDRESS_SPACE, GROUP, Fit, Limit, MemoryLimits
+from mobilemoe.profile.limits import Fit
 
 # What inner loops of INT4 and int8 are written for, as Linux names it on x86 and on ARM.
 INSTRUCTION_SETS = (

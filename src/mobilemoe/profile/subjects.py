@@ -24,6 +24,7 @@ class Subject:
     checkpoint: Checkpoint
     ids: tuple[int, ...]
     activations: str | None = None
+    kv: str | None = None
     gguf: Path | None = None
 
     @property
@@ -38,7 +39,8 @@ class Subject:
         if self.gguf is not None:
             setup |= {"path": str(self.gguf), "vocab_size": self.checkpoint.config.vocab_size}
             return WorkerProcess(LLAMA_WORKER, self.name, setup)
-        setup |= {"path": str(self.checkpoint.folder.resolve()), "activations": self.activations}
+        setup |= {"path": str(self.checkpoint.folder.resolve())}
+        setup |= {"activations": self.activations, "kv": self.kv}
         return WorkerProcess(OUR_WORKER, str(self.checkpoint.folder), setup)
 
     def repeating(self) -> Subject:
@@ -47,11 +49,15 @@ class Subject:
 
 
 def subject_of(
-    checkpoint: Checkpoint, context: int, activations: str | None = None, gguf: Path | None = None
+    checkpoint: Checkpoint,
+    context: int,
+    activations: str | None = None,
+    kv: str | None = None,
+    gguf: Path | None = None,
 ) -> Subject:
     """Return `checkpoint` fed with real prompts that fill `context`."""
     ids = tuple(real_ids(checkpoint, context + 1))
-    return Subject(checkpoint, ids, activations, gguf)
+    return Subject(checkpoint, ids, activations, kv, gguf)
 
 
 def describe(subject: Subject, ready: Sequence[Answer]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The process behind a measured checkpoint: one model on our engine, one context.
 
-Setup: path, ids, threads, context, activations. Requests: `do` is "prepare" (reach the depth and
+Setup: path, ids, threads, context, activations, kv. Requests: `do` is "prepare" (reach the depth and
 run once, untimed), "run" (one timed round), "fill" (a prompt and some tokens, to see the memory)
 or "memory".
 """
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from mobilemoe import engine
-from mobilemoe.engine.footprint import KV_FORMAT
 from mobilemoe.profile.memory import peak_rss_mib
 from mobilemoe.profile.process import Answer, serve
 from mobilemoe.profile.track import Track, case_of
@@ -32,7 +31,7 @@ class SessionRunner:
             "threads": self._model.threads,
             "instruction_set": self._model.instruction_set,
             "activations": self._model.activations,
-            "kv_format": KV_FORMAT,
+            "kv_format": self._model.kv,
         }
 
     def run(self, request: Answer) -> Answer:
@@ -79,6 +78,7 @@ def start(setup: Answer) -> SessionRunner:
         threads=setup["threads"],
         context=setup["context"],
         activations=setup.get("activations"),
+        kv=setup.get("kv"),
     )
     return SessionRunner(model, setup["ids"])
 

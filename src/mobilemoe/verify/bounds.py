@@ -9,6 +9,7 @@ f'(x) e, errors of different origin are independent, and their variances add.
   silu'(g) = s + g s (1 - s) with s = sigmoid(g).
 * RMS over a head, y = x / r: y moves by (e_i - y_i sum_j y_j e_j / d) / r, hence
   var(y_i) = (var_i - 2 y_i^2 var_i / d + y_i^2 sum_j y_j^2 var_j / d^2) / r^2. RoPE turns pairs.
+  The cache adds its own to keys and values.
 * Softmax attention, o = sum_n p_n v_n with p = softmax(s): o moves by
   sum_n p_n (v_n - o) e(s_n) + sum_n p_n e(v_n). The error of a score is
   (e(q) k_n + q e(k_n)) / sqrt(d). That of q is one for all n, so it meets the matrix
@@ -132,7 +133,8 @@ def attention_variance(noise: Noise, trace: AttentionTrace) -> Float64:
     """Return the variance [T, D] of one layer's attention."""
     q_HTd = rotated_variance(noise, trace, trace.q, trace.q_HTd, trace.q_rms_HT)
     k_GTd = rotated_variance(noise, trace, trace.k, trace.k_GTd, trace.k_rms_GT)
-    v_GTd = split_variance(noise, trace.v, trace.v_GTd.shape[-1])
+    k_GTd += noise.cached(trace.k_GTd)
+    v_GTd = split_variance(noise, trace.v, trace.v_GTd.shape[-1]) + noise.cached(trace.v_GTd)
     repeat = len(q_HTd) // len(k_GTd)
     mixed = [
         score_part(noise, trace, head, q_HTd[head], k_GTd[head // repeat])

@@ -17,9 +17,14 @@ Int8 (the engine's exact mode against its fast one; native/kernels.h, native/act
 of 32 activations becomes integers times scale = max |x| / 127; the error is evenly spread over
 +- scale / 2: variance scale^2 / 12 (W. R. Bennett, "Spectra of quantized signals", Bell Syst.
 Tech. J. 27, 1948). What reads two rows, the second of which holds the rest that the first leaves,
-errs by 1 / 254 of that. A routed expert is grouped along its output, so the engine folds the
-weight's scale into the activation, b = x s, once for each group of outputs, and quantises b in
-blocks of 32 inputs; the error then meets the weight's integers.
+errs by 1 / 254 of that; so do all four projections of attention. A routed expert is grouped along
+its output, so the engine folds the weight's scale into the activation, b = x s, once for each
+group of outputs, and rounds b to integers times the scale max |x| / 127 max |s|: the maxima over
+32 inputs, each of its own, so that their product is at least max |b| / 127. The error then meets
+the weight's integers. The cache holds keys, after RoPE and their norm, and values as integers
+times a scale for each head and position, max over the head's d / 127. Queries have 15 bits and
+softmax weights 14 bits there: 1 / 128 of the error of an int8 or less, which is left out. Where
+the head dim is none that int8 takes, the cache holds F16 and x changes by at most 2^-11 |x|.
 
 Int4 (float weights against the same weights rounded). A group of 32 weights has its scale;
 rounding errs evenly over +- scale / 2: variance scale^2 / 12 for each weight, met by x^2. The same
@@ -35,6 +40,7 @@ from typing import Protocol
 
 import numpy as np
 
+from mobilemoe.engine import Kv
 from mobilemoe.verify.files import Float64, Piece
 from mobilemoe.verify.pairs import Kind
 from mobilemoe.verify.trace import Product
@@ -47,6 +53,7 @@ ROUNDING_VARIANCE = UNIT_ROUNDOFF**2 / 6
 LANES = 2
 INT8_LEVELS = 127
 UNIFORM_VARIANCE = 1 / 12
+F16_VARIANCE = 2.0**-22 / 6
 
 
 class Noise(Protocol):
@@ -60,6 +67,9 @@ class Noise(Protocol):
 
     def product(self, product: Product, variance_TI: Float64 | None) -> Float64:
         """Return the variance [T, O] of `product`, whose input has `variance_TI` (None: 0)."""
+
+    def cached(self, x_GNd: Float64) -> Float64:
+        """Return the variance that keys or values x get in the cache."""
 
 
 class RoundingNoise:
@@ -80,12 +90,19 @@ class RoundingNoise:
         own_TO = sum_share(terms) * np.square(product.y_TO)
         return through(product, plus(own_TI, variance_TI)) + own_TO
 
+    def cached(self, x_GNd: Float64) -> Float64:
+        """Return zeros: a cache of floats changes nothing."""
+        return np.zeros_like(x_GNd)
+
 
 class Int8Noise:
-    """Activations as int8."""
+    """Activations as int8; keys and values as `kv` says."""
 
     kind: Kind = "int8"
     shared = False
+
+    def __init__(self, kv: Kv = "int8") -> None:
+        self._kv = kv
 
     def rounding(self, value: Float64, operations: float) -> Float64:
         """Return zeros: this source is in the products alone."""
@@ -98,6 +115,15 @@ class Int8Noise:
             return through(product, plus(own_TI, variance_TI))
         spread = through(product, variance_TI)
         return spread + folded_variance(product) if product.layout == "expert" else spread
+
+    def cached(self, x_GNd: Float64) -> Float64:
+        """Return scale^2 / 12 with a scale for each head and position; in F16 2^-22 / 6 x^2."""
+        if self._kv == "int8":
+            largest_GN1 = np.abs(x_GNd).max(-1, keepdims=True)
+            scale_GNd = np.broadcast_to(largest_GN1 / INT8_LEVELS, x_GNd.shape)
+            return UNIFORM_VARIANCE * np.square(scale_GNd)
+        result: Float64 = np.square(x_GNd) * (F16_VARIANCE if self._kv == "fp16" else 0)
+        return result
 
 
 class Int4Noise:
@@ -121,6 +147,10 @@ class Int4Noise:
             return spread + np.repeat(squares_TI @ scales, GROUP_SIZE, axis=1)
         own_TO: Float64 = blocks(squares_TI).sum(-1) @ scales.T
         return spread + own_TO
+
+    def cached(self, x_GNd: Float64) -> Float64:
+        """Return zeros: this source is in the weights alone."""
+        return np.zeros_like(x_GNd)
 
 
 def squares_share(terms: int) -> float:
@@ -162,10 +192,11 @@ def block_variance(x_TI: Float64) -> Float64:
 def folded_variance(product: Product) -> Float64:
     """Return the variance [T, O] of an expert's product with the scales in the activation."""
     scales_BIG = product.weight.scales.reshape(-1, GROUP_SIZE, product.weight.scales.shape[1])
-    folded_TBIG = np.abs(blocks(product.x_TI))[..., None] * scales_BIG
-    variance_TBG = UNIFORM_VARIANCE * np.square(folded_TBIG.max(2) / INT8_LEVELS)
-    integers_BGj = squared_integers(product.weight)
-    result: Float64 = np.einsum("tbg,bgj->tgj", variance_TBG, integers_BGj)
+    largest_BG = np.abs(scales_BIG).max(1)
+    # Every input of a block and group errs alike: the variance is a product of two factors.
+    weight_BGj = np.square(largest_BG)[..., None] * squared_integers(product.weight)
+    block_TB = block_variance(product.x_TI)[:, ::GROUP_SIZE]
+    result: Float64 = np.einsum("tb,bgj->tgj", block_TB, weight_BGj)
     return result.reshape(product.y_TO.shape)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mobilemoe.config import ModelConfig
+from mobilemoe.engine.model import default_kv
 from mobilemoe.verify.bounds import Bounds
 from mobilemoe.verify.columns import (
     ENGINE_EXACT,
@@ -140,7 +141,7 @@ class _Parity:
         self._config: ModelConfig = weights.config
         kinds = {pair.kind for pair in pairs}
         noises: list[Noise] = [RoundingNoise()]
-        noises += [Int8Noise()] if "int8" in kinds else []
+        noises += [Int8Noise(default_kv(weights.config, "int8"))] if "int8" in kinds else []
         noises += [Int4Noise()] if "int4" in kinds else []
         self._bounds = Bounds(noises, len(ids_T))
         self._file = ReferenceColumn(Reference(weights, len(ids_T), self._bounds))

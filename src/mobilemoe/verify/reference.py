@@ -25,8 +25,8 @@ from mobilemoe.verify.trace import (
     Watcher,
 )
 
-# Queries, keys and values read two int8 rows in the engine's fast mode (native/attention.h).
-QKV_TERMS = 2
+# What attention's projections read is two int8 rows in the engine's fast mode (native/attention.h).
+ATTENTION_TERMS = 2
 
 
 class Reference:
@@ -50,9 +50,9 @@ class Reference:
         """Return what `layer` adds to x: the attention of input_norm(x)."""
         config, prefix = self.config, f"model.layers.{layer}"
         h_TD = self._norm(x_TD, f"{prefix}.input_layernorm.weight")
-        q = self._linear(h_TD, f"{prefix}.self_attn.q_proj.weight", QKV_TERMS)
-        k = self._linear(h_TD, f"{prefix}.self_attn.k_proj.weight", QKV_TERMS)
-        v = self._linear(h_TD, f"{prefix}.self_attn.v_proj.weight", QKV_TERMS)
+        q = self._linear(h_TD, f"{prefix}.self_attn.q_proj.weight", ATTENTION_TERMS)
+        k = self._linear(h_TD, f"{prefix}.self_attn.k_proj.weight", ATTENTION_TERMS)
+        v = self._linear(h_TD, f"{prefix}.self_attn.v_proj.weight", ATTENTION_TERMS)
         q_HTd, q_rms_HT = self._rotated_heads(q.y_TO)
         k_GTd, k_rms_GT = self._rotated_heads(k.y_TO)
         v_GTd = heads(v.y_TO, config.head_dim)
@@ -61,7 +61,7 @@ class Reference:
         p_HTN = softmax(scores_HTN)
         mixed_HTd = p_HTN @ np.repeat(v_GTd, repeat, axis=0)
         mixed_TI = mixed_HTd.transpose(1, 0, 2).reshape(len(x_TD), -1)
-        o = self._linear(mixed_TI, f"{prefix}.self_attn.o_proj.weight")
+        o = self._linear(mixed_TI, f"{prefix}.self_attn.o_proj.weight", ATTENTION_TERMS)
         if self.watch is not None:
             scores = (q_rms_HT, k_rms_GT, scores_HTN, p_HTN)
             parts = (q, k, v, o, self.turn_Tp, q_HTd, k_GTd, v_GTd)
