@@ -87,18 +87,9 @@ def load(
     if announce is not None:
         announce(start_line(checkpoint, activations, instruction_set(kernel), threads, plan))
     check_plan(plan)
-    shards = checkpoint.shards
-    if len(shards) > 1:
-        checkpoint.tensors()  # compares the index with the files, which the engine never sees
-    with native_errors():
-        native = native_module().Model(
-            [str(path) for path in shards],
-            asdict(checkpoint.config),
-            threads,
-            kernel,
-            checkpoint.weight_format,
-        )
-        if resident is not None:
+    native = _open_native(checkpoint, threads, kernel)
+    if resident is not None:
+        with native_errors():
             native.limit_experts(resident, pins)
     return Model(checkpoint, native, context, activations, plan)
 
@@ -249,6 +240,22 @@ class Model:
                 f"{self.config.max_position_embeddings}",
             )
         return ids
+
+
+def _open_native(checkpoint: Checkpoint, threads: int, kernel: str) -> _native.Model:
+    """Map the files and start the threads."""
+    shards = checkpoint.shards
+    if len(shards) > 1:
+        checkpoint.tensors()  # compares the index with the files, which the engine never sees
+    with native_errors():
+        native: _native.Model = native_module().Model(
+            [str(path) for path in shards],
+            asdict(checkpoint.config),
+            threads,
+            kernel,
+            checkpoint.weight_format,
+        )
+        return native
 
 
 def _pinned(
