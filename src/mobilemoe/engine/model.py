@@ -95,18 +95,9 @@ def load(
     if announce is not None:
         announce(start_line(checkpoint, activations, instruction_set(kernel), threads, plan))
     check_plan(plan)
-    shards = checkpoint.shards
-    if len(shards) > 1:
-        checkpoint.tensors()  # compares the index with the files, which the engine never sees
-    with native_errors():
-        native = native_module().Model(
-            [str(path) for path in shards],
-            asdict(checkpoint.config),
-            threads,
-            kernel,
-            checkpoint.weight_format,
-        )
-        if resident is not None:
+    native = _open_native(checkpoint, threads, kernel)
+    if resident is not None:
+        with native_errors():
             native.limit_experts(resident, pins)
     return Model(checkpoint, native, context, activations, kv, plan)
 
@@ -333,6 +324,22 @@ def default_kv(config: ModelConfig, activations: Activations) -> Kv:
 
 def _int8_heads(config: ModelConfig) -> bool:
     return config.head_dim % 16 == 0 and config.head_dim <= LONGEST_INT8_HEAD
+
+
+def _open_native(checkpoint: Checkpoint, threads: int, kernel: str) -> _native.Model:
+    """Map the files and start the threads."""
+    shards = checkpoint.shards
+    if len(shards) > 1:
+        checkpoint.tensors()  # compares the index with the files, which the engine never sees
+    with native_errors():
+        native: _native.Model = native_module().Model(
+            [str(path) for path in shards],
+            asdict(checkpoint.config),
+            threads,
+            kernel,
+            checkpoint.weight_format,
+        )
+        return native
 
 
 def _pinned(
