@@ -1,7 +1,7 @@
 """The process behind a measured checkpoint: one model on our engine, one context.
 
-Setup: path, ids, threads, context, activations, kv. Requests: `do` is "prepare" (reach the depth and
-run once, untimed), "run" (one timed round), "fill" (a prompt and some tokens, to see the memory)
+Setup: path, ids, threads, context, activations, kv. Requests: `do` is "prepare" (reach the depth
+and run once, untimed), "run" (one timed round), "fill" (a prompt and some tokens, to see the memory)
 or "memory".
 """
 
@@ -15,6 +15,8 @@ from mobilemoe import engine
 from mobilemoe.profile.memory import peak_rss_mib
 from mobilemoe.profile.process import Answer, serve
 from mobilemoe.profile.track import Track, case_of
+
+MIB = 1 << 20
 
 
 class SessionRunner:
@@ -41,7 +43,8 @@ class SessionRunner:
         if request["do"] == "fill":
             self._track.prefill(request["tokens"], 0)
             self._track.decode(request["new_tokens"], request["tokens"])
-            return {"peak_rss_mib": peak_rss_mib()}
+            plan_mib = self._model.memory_plan.total / MIB
+            return {"peak_rss_mib": peak_rss_mib(), "plan_mib": plan_mib}
         seconds = self._track.run(*case_of(request))
         return {} if request["do"] == "prepare" else {"seconds": seconds, **self._experts(request)}
 
