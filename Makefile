@@ -15,15 +15,18 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 WHEEL := $$(echo $(VENV)/wheel/mobilemoe-*.whl)
 # Tests build with warnings as errors; such a package serves the demonstration as well.
 WERROR := $(if $(filter test lint format env,$(MAKECMDGOALS)),ON,OFF)
-SOURCES := $(shell find src native -type f ! -name '*.pyc' ! -path 'native/fuzz/*') \
+SOURCES := $(shell find src native -type f ! -name '*.pyc' ! -path 'native/fuzz/*' \
+             ! -path 'native/check/*') \
            $(wildcard CMakeLists.txt pyproject.toml README.md LICENSE)
 
-.PHONY: help demo test fuzz lint format env clean
+.PHONY: help demo test check-native test-arm fuzz lint format env clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo [MINUTES=10] [SEED=0]  budget -> training -> INT4 -> run on this machine"
 	@echo "make test [FUZZ_SECONDS=60]      lint, types, all tests, a minute of fuzzing"
+	@echo "make check-native                the kernels under the address, undefined and thread sanitizers"
+	@echo "make test-arm                    the kernels of 64-bit ARM, in an emulator"
 	@echo "make fuzz [SECONDS=60]           hostile model files for the native reader"
 	@echo "make lint | format               check | repair the style"
 	@echo "make env                         only the environment, in $(VENV)"
@@ -32,10 +35,16 @@ help:
 demo: $(STAMPS)/demo
 	@$(BIN)/mobilemoe demo --minutes $(MINUTES) --seed $(SEED) --started-at $(START)
 
-test: lint
+test: lint $(STAMPS)/cmake
 	@echo "== tests, with the network unplugged"
 	@$(BIN)/python tools/offline.py $(BIN)/python -m pytest
 	@[ "$(FUZZ_SECONDS)" = 0 ] || $(MAKE) --no-print-directory fuzz SECONDS=$(FUZZ_SECONDS)
+
+check-native: $(STAMPS)/cmake
+	@$(BIN)/python tools/check_native.py sanitizers
+
+test-arm: $(STAMPS)/cmake
+	@$(BIN)/python tools/check_native.py arm
 
 fuzz: $(STAMPS)/cmake
 	@echo "== $(SECONDS) s of fuzzing"

@@ -9,7 +9,8 @@ a speed is the median of its rounds, a ratio that of two medians. Prefill append
 decode appends single tokens greedily, `@ d4096` after 4096 others. The roof of decode is the
 measured read bandwidth over the bytes that a token must read. Prompts are the package's own texts.
 Peak memory is the largest resident set of a fresh process that fills a context, mapped weights
-included; the plan is weights, what the engine copies, KV cache and buffers.
+included; the plan is what the engine says before it loads: weights, what it copies, KV cache,
+buffers, tokenizer, Python.
 
 Models are random weights (`mobilemoe init`) in the folder WORK, made if they are not there, and
 kept; the file for llama.cpp too (Q4_0, with the fastest of its flash attention and KV settings for
@@ -32,7 +33,6 @@ from typing import Any
 from mobilemoe import ModelConfig
 from mobilemoe.atomic import atomic_write
 from mobilemoe.checkpoint import Checkpoint, init_checkpoint, open_checkpoint
-from mobilemoe.engine.footprint import model_bytes, session_bytes
 from mobilemoe.engine.native import instruction_set
 from mobilemoe.profile.benchmark import Plan, run_benchmark
 from mobilemoe.profile.llama_peer import gguf_for, require_llama_cpp
@@ -129,8 +129,6 @@ def large_piece(job: Job) -> Results:
 def memory_piece(job: Job) -> Results:
     """Return the peak memory of both engines with a full context, as long as the depth."""
     checkpoint, context = checkpoint_of(job, job.model), job.depth
-    config = checkpoint.config
-    private = model_bytes(config) + session_bytes(config, context, job.threads)
     ours = subject_of(checkpoint, context)
     results: Results = {
         "machine": asdict(this_machine())
@@ -139,7 +137,6 @@ def memory_piece(job: Job) -> Results:
             "instruction_set": instruction_set(),
         },
         "context": context,
-        "plan_bytes": config.weight_bytes("int4") + private,
         "ours": asdict(measure_memory(ours, job.threads, context, say)),
     }
     gguf = gguf_for(checkpoint, job.work / f"{job.model}.gguf", say)
@@ -179,8 +176,8 @@ def peak_gb(results: Results) -> float:
 
 
 def over_plan(results: Results) -> float:
-    """Return our peak with real prompts over the plan."""
-    return float(results["ours"]["real_mib"] * MIB / results["plan_bytes"])
+    """Return our peak with real prompts over what the engine planned before loading."""
+    return float(results["ours"]["real_mib"] / results["ours"]["plan_mib"])
 
 
 def targets(job: Job) -> list[Target]:

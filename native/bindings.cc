@@ -1,9 +1,7 @@
 // The Python module mobilemoe.engine._native; its types are declared in _native.pyi.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
-#include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
 
 #include "bindings.h"
 #include "engine.h"
@@ -44,6 +42,25 @@ Config config_from(const nb::dict& fields) {
   return config;
 }
 
+std::vector<std::string> strings_from(const nb::list& list) {
+  std::vector<std::string> strings;
+  for (const nb::handle item : list) {
+    Py_ssize_t size = 0;
+    const char* text = PyUnicode_AsUTF8AndSize(item.ptr(), &size);
+    if (text == nullptr) throw nb::python_error();
+    strings.emplace_back(text, static_cast<size_t>(size));
+  }
+  return strings;
+}
+
+std::shared_ptr<const Model> share(nb::handle_t<Model> model) {
+  const auto release = [object = model.inc_ref().ptr()](const Model*) noexcept {
+    const nb::gil_scoped_acquire acquire;
+    Py_DECREF(object);
+  };
+  return {nb::inst_ptr<Model>(model), release};
+}
+
 WeightFormat weight_format_from(const std::string& name) {
   if (name == "int4") return WeightFormat::kInt4;
   if (name == "bf16") return WeightFormat::kBf16;
@@ -54,12 +71,12 @@ namespace {
 
 using Ids = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-std::shared_ptr<Model> open_model(const std::vector<std::string>& paths, const nb::dict& fields,
-                                  int threads, const std::string& kernel,
-                                  const std::string& weight_format) {
+void open_model(Model* self, const nb::list& list, const nb::dict& fields, int threads,
+                const std::string& kernel, const std::string& weight_format) {
   const Config config = config_from(fields);
+  const std::vector<std::string> paths = strings_from(list);
   const nb::gil_scoped_release release;
-  return std::make_shared<Model>(paths, config, threads, kernel, weight_format_from(weight_format));
+  new (self) Model(paths, config, threads, kernel, weight_format_from(weight_format));
 }
 
 // The ids, copied while the GIL still protects their array.
@@ -71,25 +88,35 @@ void poll_signals() {
   if (PyErr_CheckSignals() != 0) throw nb::python_error();
 }
 
-nb::object append(Session& session, const Ids& array) {
+using Append = void (Session::*)(std::span<const int32_t>, std::vector<float>&,
+                                 const Session::Poll&);
+
+// The array for the logits is there before anything is computed: a call that ends for want of
+// memory must leave the session as it was. Too many ids are refused before memory is taken.
+nb::object append_to(Session& session, Append append, const Ids& array,
+                     std::initializer_list<int64_t> shape) {
   const std::vector<int32_t> ids = copy_ids(array);
-  std::vector<float> logits;
+  const bool fits = static_cast<int64_t>(ids.size()) <= session.context() - session.position();
+  size_t size = 1;
+  for (const int64_t n : shape) size *= static_cast<size_t>(n);
+  NumpyVector<float> logits(fits ? size : 0);
+  nb::object result;
+  if (fits) result = logits.share(shape);
   {
     const nb::gil_scoped_release release;
-    session.append(ids, logits, poll_signals);
+    (session.*append)(ids, logits.values(), poll_signals);
   }
-  return to_numpy(std::move(logits), {session.model().config().vocab_size});
+  return fits ? result : logits.share(shape);  // not fitting throws, unless somebody rewound it
 }
 
-nb::object append_all(Session& session, const Ids& array) {
-  const std::vector<int32_t> ids = copy_ids(array);
+nb::object append(Session& session, const Ids& ids) {
+  return append_to(session, &Session::append, ids, {session.model().config().vocab_size});
+}
+
+nb::object append_all(Session& session, const Ids& ids) {
   const auto tokens = static_cast<int64_t>(ids.size());
-  std::vector<float> logits;
-  {
-    const nb::gil_scoped_release release;
-    session.append_all(ids, logits, poll_signals);
-  }
-  return to_numpy(std::move(logits), {tokens, session.model().config().vocab_size});
+  return append_to(session, &Session::append_all, ids,
+                   {tokens, session.model().config().vocab_size});
 }
 
 nb::object routing(const Session& session) {
@@ -115,16 +142,16 @@ NB_MODULE(_native, module) {
   module.attr("compiler") = MOBILEMOE_COMPILER;
   nb::exception<ModelFileError>(module, "ModelFileError");
   nb::class_<Model> model(module, "Model");
-  model.def(nb::new_(&open_model), "paths"_a, "config"_a, "threads"_a, "kernel"_a,
+  model.def("__init__", &open_model, "paths"_a, "config"_a, "threads"_a, "kernel"_a,
             "weight_format"_a)
       .def_prop_ro("threads", [](const Model& model) { return model.pool().threads(); })
       .def_prop_ro("instruction_set", [](const Model& model) { return model.kernels().name; });
   bind_residency(model);
   nb::class_<Session>(module, "Session")
       .def("__init__",
-           [](Session* self, std::shared_ptr<Model> model, int64_t context, bool int8,
-              const std::string& kv) {
-             new (self) Session(std::move(model), context,
+           [](Session* self, nb::handle_t<Model> model, int64_t context, bool int8,
+              const char* kv) {
+             new (self) Session(share(model), context,
                                 int8 ? ActivationFormat::kInt8 : ActivationFormat::kFp32,
                                 kv_format_from(kv));
            },

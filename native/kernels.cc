@@ -8,6 +8,15 @@
 #include "kernels_avx2_vnni.h"
 #include "kernels_avx512.h"
 #endif
+#ifdef MOBILEMOE_NEON
+#ifdef __APPLE__
+#include <sys/sysctl.h>
+#else
+#include <sys/auxv.h>
+#endif
+
+#include "kernels_neon.h"
+#endif
 
 namespace mobilemoe {
 namespace {
@@ -69,6 +78,39 @@ const Kernels* avx512_kernels() {
   return nullptr;
 }
 
+#ifdef MOBILEMOE_NEON
+#ifdef __APPLE__
+bool has_feature(const char* name) {
+  int value = 0;
+  size_t size = sizeof value;
+  return ::sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value != 0;
+}
+
+bool has_dotprod() { return has_feature("hw.optional.arm.FEAT_DotProd"); }
+bool has_i8mm() { return has_feature("hw.optional.arm.FEAT_I8MM"); }
+#else
+// Bits of the kernel's interface, which older headers have no names for.
+bool has_dotprod() { return (::getauxval(AT_HWCAP) & (1ul << 20)) != 0; }
+bool has_i8mm() { return (::getauxval(AT_HWCAP2) & (1ul << 13)) != 0; }
+#endif
+#endif
+
+const Kernels* neon_dotprod_kernels() {
+#ifdef MOBILEMOE_NEON
+  static const Kernels table = neon_dotprod_table(kPortableKernels);
+  if (has_dotprod()) return &table;
+#endif
+  return nullptr;
+}
+
+const Kernels* neon_i8mm_kernels() {
+#ifdef MOBILEMOE_NEON
+  static const Kernels table = neon_i8mm_table(kPortableKernels);
+  if (has_dotprod() && has_i8mm()) return &table;
+#endif
+  return nullptr;
+}
+
 struct Candidate {
   const char* name;
   const Kernels* (*table)();
@@ -80,6 +122,8 @@ constexpr Candidate kCandidates[] = {
     {"avx512", avx512_kernels, "AVX-512 F, BW, DQ, VL and VNNI"},
     {"avx2-vnni", avx2_vnni_kernels, "AVX2, FMA and F16C with AVX-VNNI or AVX-512 VL and VNNI"},
     {"avx2", avx2_kernels, "AVX2, FMA and F16C"},
+    {"neon-i8mm", neon_i8mm_kernels, "NEON dot products and matrix products of int8"},
+    {"neon-dotprod", neon_dotprod_kernels, "NEON dot products"},
     {"portable", [] { return &kPortableKernels; }, "nothing"},
 };
 
@@ -107,6 +151,14 @@ const Kernels& choose_kernels(const std::string& name) {
   }
   throw InvalidArgument("kernel is '" + name +
                         "'; allowed: " + list_names([](const auto&) { return true; }));
+}
+
+std::vector<std::string> available_kernels() {
+  std::vector<std::string> names;
+  for (const Candidate& candidate : kCandidates) {
+    if (candidate.table() != nullptr) names.push_back(candidate.name);
+  }
+  return names;
 }
 
 }  // namespace mobilemoe

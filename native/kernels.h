@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "weight_formats.h"
 
@@ -135,9 +136,12 @@ void portable_expert_int8(const Int4Matrix& w_IO, const ScaledRows& x_TI, const 
                           int64_t slots, int64_t begin, int64_t end, float* y_SO);
 void portable_attend_int8(const Int8Cache& cache, const Int8Queries& queries, float* const* out_R);
 
-// The table for `name`: "portable", "avx2", "avx2-vnni", "avx512", or "auto" for the best one that
-// this CPU runs.
+// The table for `name`: "portable", "avx2", "avx2-vnni", "avx512", "neon-dotprod", "neon-i8mm", or
+// "auto" for the best one that this CPU runs.
 // Throws InvalidArgument for an unknown name and for one that this CPU or build lacks.
 const Kernels& choose_kernels(const std::string& name);
+
+// The names of the tables that this CPU runs, best first.
+std::vector<std::string> available_kernels();
 
 }  // namespace mobilemoe

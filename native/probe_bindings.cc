@@ -1,8 +1,6 @@
 // mobilemoe.engine._native.testing.LayerProbe: one layer's parts on given arrays.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
-#include <nanobind/stl/shared_ptr.h>
-#include <nanobind/stl/string.h>
 
 #include "bindings.h"
 #include "layer_probe.h"
@@ -59,9 +57,9 @@ nb::object head(LayerProbe& probe, const Rows& x) {
 void bind_probe(nb::module_& module) {
   nb::class_<LayerProbe>(module, "LayerProbe")
       .def("__init__",
-           [](LayerProbe* self, std::shared_ptr<Model> model, int64_t tokens, bool int8,
-              const std::string& kv) {
-             new (self) LayerProbe(std::move(model), tokens,
+           [](LayerProbe* self, nb::handle_t<Model> model, int64_t tokens, bool int8,
+              const char* kv) {
+             new (self) LayerProbe(share(model), tokens,
                                    int8 ? ActivationFormat::kInt8 : ActivationFormat::kFp32,
                                    kv_format_from(kv));
            },

@@ -1,7 +1,5 @@
 // mobilemoe.engine._native.Model.limit_experts and .residency.
 #include <nanobind/nanobind.h>
-#include <nanobind/stl/pair.h>
-#include <nanobind/stl/vector.h>
 
 #include <optional>
 
@@ -14,12 +12,14 @@ using namespace nb::literals;
 namespace mobilemoe {
 namespace {
 
-void limit_experts(Model& model, uint64_t budget_bytes,
-                   const std::vector<std::pair<int64_t, int64_t>>& pins) {
+// `list`: tuples of layer and expert.
+void limit_experts(Model& model, uint64_t budget_bytes, const nb::list& list) {
+  std::vector<ExpertResidency::Pin> pins;
+  for (const nb::handle pair : list) {
+    pins.push_back({nb::cast<int64_t>(pair[0]), nb::cast<int64_t>(pair[1])});
+  }
   const nb::gil_scoped_release release;
-  std::vector<ExpertResidency::Pin> all;
-  for (const auto& [layer, expert] : pins) all.push_back({layer, expert});
-  model.limit_experts(budget_bytes, all);
+  model.limit_experts(budget_bytes, pins);
 }
 
 std::optional<ExpertResidency::Stats> stats_of(const Model& model) {

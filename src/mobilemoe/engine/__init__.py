@@ -5,8 +5,9 @@ validation, sampling and text.
 """
 
 from mobilemoe.engine.generation import FinishReason, Token
+from mobilemoe.engine.loading import load
 from mobilemoe.engine.logprobs import TokenLogprob
-from mobilemoe.engine.model import Activations, Kv, Model, load
+from mobilemoe.engine.model import Activations, Kv, Model
 from mobilemoe.engine.plan import MemoryPlan
 from mobilemoe.engine.prefix import SessionPool
 from mobilemoe.engine.probe import FeedForwardOutput, LayerProbe

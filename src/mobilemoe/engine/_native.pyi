@@ -1,5 +1,5 @@
 # The C++ module; native/bindings.cc and the other *_bindings.cc define it.
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,13 @@ class ModelFileError(Exception): ...
 class Model:
     def __init__(
         self,
-        paths: Sequence[str],
+        paths: list[str],
         config: Mapping[str, object],
         threads: int,
         kernel: str,
         weight_format: str,
     ) -> None: ...
-    def limit_experts(self, budget_bytes: int, pins: Sequence[tuple[int, int]]) -> None: ...
+    def limit_experts(self, budget_bytes: int, pins: list[tuple[int, int]]) -> None: ...
     def residency(self) -> dict[str, Any] | None: ...
     @property
     def threads(self) -> int: ...

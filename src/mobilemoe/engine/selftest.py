@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mobilemoe.engine.model import KERNELS
+from mobilemoe.engine.loading import KERNELS
 from mobilemoe.engine.native import instruction_set, native_module
 from mobilemoe.engine.selftest_cases import Case, Functions, kernel_cases, route_case
 from mobilemoe.errors import MobileMoEError

@@ -42,13 +42,15 @@ class Timing:
 class PeakMemory:
     """Largest resident memory of a process that read `tokens` and wrote `new_tokens`, in MiB.
 
-    Two processes: one read real prompts, one the same token over and over.
+    Two processes: one read real prompts, one the same token over and over. `plan_mib`: what the
+    engine planned for itself; None for another program.
     """
 
     tokens: int
     new_tokens: int
     real_mib: float
     repeated_mib: float
+    plan_mib: float | None
 
 
 def measure(
@@ -120,7 +122,7 @@ def measure_memory(subject: Subject, threads: int, context: int, progress: Progr
     """
     new_tokens = min(MEMORY_NEW_TOKENS, context - 1)
     tokens = context - new_tokens
-    peaks: list[Any] = []
+    answers: list[Any] = []
     for kind, fed in (("real prompts", subject), ("one token repeated", subject.repeating())):
         progress(f"peak memory of {subject.name}: {tokens} tokens, {kind}")
         worker = fed.start(threads, context)
@@ -128,5 +130,6 @@ def measure_memory(subject: Subject, threads: int, context: int, progress: Progr
             answer = worker.ask({"do": "fill", "tokens": tokens, "new_tokens": new_tokens})
         finally:
             worker.close()
-        peaks.append(answer["peak_rss_mib"])
-    return PeakMemory(tokens, new_tokens, *peaks)
+        answers.append(answer)
+    real, repeated = (answer["peak_rss_mib"] for answer in answers)
+    return PeakMemory(tokens, new_tokens, real, repeated, answers[0].get("plan_mib"))

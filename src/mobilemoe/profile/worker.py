@@ -16,6 +16,8 @@ from mobilemoe.profile.memory import peak_rss_mib
 from mobilemoe.profile.process import Answer, serve
 from mobilemoe.profile.track import Track, case_of
 
+MIB = 1 << 20
+
 
 class SessionRunner:
     """Rounds on one session of a model."""
@@ -41,7 +43,8 @@ class SessionRunner:
         if request["do"] == "fill":
             self._track.prefill(request["tokens"], 0)
             self._track.decode(request["new_tokens"], request["tokens"])
-            return {"peak_rss_mib": peak_rss_mib()}
+            plan_mib = self._model.memory_plan.total / MIB
+            return {"peak_rss_mib": peak_rss_mib(), "plan_mib": plan_mib}
         seconds = self._track.run(*case_of(request))
         return {} if request["do"] == "prepare" else {"seconds": seconds, **self._experts(request)}
 

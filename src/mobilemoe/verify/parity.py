@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mobilemoe.config import ModelConfig
-from mobilemoe.engine.model import default_kv
+from mobilemoe.engine.loading import default_kv
 from mobilemoe.verify.bounds import Bounds
 from mobilemoe.verify.columns import (
     ENGINE_EXACT,
