@@ -67,10 +67,11 @@ def test_a_tokenizer_takes_memory_too(checkpoint, tmp_path):
 
 def test_the_kv_cache_by_format():
     per_token = CONFIG.kv_bytes_per_token
-    assert kv_cache_bytes(CONFIG, 100, "fp32") == 100 * per_token("fp32")
-    assert kv_cache_bytes(CONFIG, 100, "fp16") == 100 * per_token("fp16")
     rows = 2 * CONFIG.num_hidden_layers * CONFIG.num_key_value_heads
-    assert kv_cache_bytes(CONFIG, 100, "int8") == 128 * rows * (CONFIG.head_dim + 4)
+    assert per_token("int8") == rows * (CONFIG.head_dim + 4)
+    for kv in ("int8", "fp16", "fp32"):
+        assert kv_cache_bytes(CONFIG, 100, kv) == 128 * per_token(kv)
+        assert kv_cache_bytes(CONFIG, 128, kv) == 128 * per_token(kv)
     assert session_bytes(CONFIG, 100, kv="fp16") < session_bytes(CONFIG, 100, kv="fp32")
 
 

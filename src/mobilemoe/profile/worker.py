@@ -1,8 +1,8 @@
 """The process behind a measured checkpoint: one model on our engine, one context.
 
-Setup: path, ids, threads, context, activations, kv. Requests: `do` is "prepare" (reach the depth and
-run once, untimed), "run" (one timed round), "fill" (a prompt and some tokens, to see the memory)
-or "memory".
+Setup: path, ids, threads, context, activations, kv. Requests: `do` is "prepare" (reach the depth
+and run once, untimed), "run" (one timed round), "fill" (a prompt and some tokens, to see the
+memory) or "memory".
 """
 
 from __future__ import annotations

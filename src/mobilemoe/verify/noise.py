@@ -121,8 +121,9 @@ class Int8Noise:
         if self._kv == "int8":
             largest_GN1 = np.abs(x_GNd).max(-1, keepdims=True)
             scale_GNd = np.broadcast_to(largest_GN1 / INT8_LEVELS, x_GNd.shape)
-            return UNIFORM_VARIANCE * np.square(scale_GNd)
-        result: Float64 = np.square(x_GNd) * (F16_VARIANCE if self._kv == "fp16" else 0)
+            result: Float64 = UNIFORM_VARIANCE * np.square(scale_GNd)
+        else:
+            result = np.square(x_GNd) * (F16_VARIANCE if self._kv == "fp16" else 0)
         return result
 
 
