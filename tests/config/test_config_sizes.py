@@ -35,12 +35,15 @@ def test_bytes_of_s_in_int4_are_those_of_the_released_file() -> None:
     assert 0 < header < 100_000
 
 
-@pytest.mark.parametrize(("name", "int8"), [("S", 10_240), ("M", 13_312), ("L", 16_384)])
-def test_kv_bytes(name: str, int8: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "elements", "scales"), [("S", 10_240, 160), ("M", 13_312, 208), ("L", 16_384, 256)]
+)
+def test_kv_bytes(name: str, elements: int, scales: int) -> None:
+    """INT8 has a float32 scale for the key and the value of each head."""
     config = ModelConfig.preset(name)
-    assert config.kv_bytes_per_token("int8") == int8
-    assert config.kv_bytes_per_token("fp16") == config.kv_bytes_per_token("bf16") == 2 * int8
-    assert config.kv_bytes_per_token("fp32") == 4 * int8
+    assert config.kv_bytes_per_token("int8") == elements + 4 * scales
+    assert config.kv_bytes_per_token("fp16") == config.kv_bytes_per_token("bf16") == 2 * elements
+    assert config.kv_bytes_per_token("fp32") == 4 * elements
 
 
 def test_flops_are_two_per_active_parameter() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from engine_support import SMALL, write_random
 
-from mobilemoe.engine.footprint import model_bytes, session_bytes
+from mobilemoe.engine.footprint import CHUNK, default_kv_format, model_bytes, session_bytes
 
 CONFIG = replace(
     SMALL,
@@ -31,9 +31,10 @@ import json, sys
 from pathlib import Path
 from mobilemoe.engine import load
 from mobilemoe.engine.system_files import read_field
-path, context, activations = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+path, context, activations, kv = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 def taken(context):
-    session = load(path, threads=2, context=context, activations=activations).session()
+    model = load(path, threads=2, context=context, activations=activations, kv=kv)
+    session = model.session()
     session.append([1] * context)
     return session, read_field(Path("/proc/self/status"), "RssAnon")
 first, before = taken(4)
@@ -48,16 +49,30 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
-@pytest.mark.parametrize("activations", ["int8", "fp32"])
-@pytest.mark.parametrize("context", [256, 2048])
-def test_a_session_takes_what_is_predicted(folder, context, activations):
-    command = [sys.executable, "-c", TAKE, str(folder), str(context), activations]
+@pytest.mark.parametrize(
+    ("activations", "kv"),
+    [("int8", "int8"), ("int8", "fp16"), ("int8", "fp32"), ("fp32", "int8"), ("fp32", "fp32")],
+)
+@pytest.mark.parametrize("context", [256, CHUNK, 2048])
+def test_a_session_takes_what_is_predicted(folder, context, activations, kv):
+    command = [sys.executable, "-c", TAKE, str(folder), str(context), activations, kv]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    predicted = model_bytes(CONFIG) + session_bytes(CONFIG, context, 2, activations == "int8")
-    assert json.loads(done.stdout) == pytest.approx(predicted, rel=0.04)
+    predicted = model_bytes(CONFIG) + session_bytes(CONFIG, context, 2, activations == "int8", kv)
+    assert json.loads(done.stdout) == pytest.approx(predicted, rel=0.03)
 
 
-def test_a_longer_context_costs_its_keys_and_values():
-    more = session_bytes(CONFIG, 2048) - session_bytes(CONFIG, 1024)
-    scores = 4 * 1024
-    assert more == 1024 * CONFIG.kv_bytes_per_token("fp32") + scores
+@pytest.mark.parametrize("int8", [True, False])
+def test_the_default_cache_goes_with_the_activations(int8):
+    kv = "int8" if int8 else "fp32"
+    assert default_kv_format(int8) == kv
+    assert session_bytes(CONFIG, 640, int8=int8) == session_bytes(CONFIG, 640, int8=int8, kv=kv)
+
+
+@pytest.mark.parametrize("kv", ["int8", "fp16", "fp32"])
+def test_a_longer_context_costs_its_keys_and_values(kv):
+    """And scores of the heads of a group in floats, and the choices of each layer."""
+    more = session_bytes(CONFIG, 2048, kv=kv) - session_bytes(CONFIG, 1024, kv=kv)
+    heads = CONFIG.num_attention_heads // CONFIG.num_key_value_heads
+    scores = 0 if kv == "int8" else 4 * heads
+    choices = 4 * CONFIG.num_hidden_layers * CONFIG.num_experts_per_tok
+    assert more == 1024 * (CONFIG.kv_bytes_per_token(kv) + scores + choices)

@@ -67,10 +67,11 @@ def test_a_tokenizer_takes_memory_too(checkpoint, tmp_path):
 
 def test_the_kv_cache_by_format():
     per_token = CONFIG.kv_bytes_per_token
-    assert kv_cache_bytes(CONFIG, 100, "fp32") == 100 * per_token("fp32")
-    assert kv_cache_bytes(CONFIG, 100, "fp16") == 100 * per_token("fp16")
     rows = 2 * CONFIG.num_hidden_layers * CONFIG.num_key_value_heads
-    assert kv_cache_bytes(CONFIG, 100, "int8") == 128 * rows * (CONFIG.head_dim + 4)
+    assert per_token("int8") == rows * (CONFIG.head_dim + 4)
+    for kv in ("int8", "fp16", "fp32"):
+        assert kv_cache_bytes(CONFIG, 100, kv) == 128 * per_token(kv)
+        assert kv_cache_bytes(CONFIG, 128, kv) == 128 * per_token(kv)
     assert session_bytes(CONFIG, 100, kv="fp16") < session_bytes(CONFIG, 100, kv="fp32")
 
 
@@ -120,13 +121,13 @@ def refusal(checkpoint, saved: float, **options) -> MobileMoEError:
 
 
 def test_a_refusal_has_the_numbers_and_what_helps(checkpoint):
-    kv = kv_cache_bytes(CONFIG, 640, "fp32")
+    kv = kv_cache_bytes(CONFIG, 640, "int8")
     experts = plan_memory(checkpoint, 8, 1, True).experts
     spare = experts - smallest_resident(CONFIG, "int4")
     error = refusal(checkpoint, kv / 4)
     assert "the model would take 5" in error.message and "MB of memory (weights" in error.message
-    assert "KV 0.5 MB (640 tokens, fp32)" in error.message and "(memory_limit)" in error.message
-    assert "a context of about 480 tokens" in error.hint
+    assert "KV 0.2 MB (640 tokens, int8)" in error.message and "(memory_limit)" in error.message
+    assert "a context of about 448 tokens" in error.hint
     assert "--resident" in error.hint and "--memory-limit" in error.hint
     assert "a context of about" not in refusal(checkpoint, kv + 1).hint
     assert f"{megabytes(experts - kv - 2000)} of experts" in refusal(checkpoint, kv + 1).hint
@@ -134,11 +135,38 @@ def test_a_refusal_has_the_numbers_and_what_helps(checkpoint):
     assert "choose a smaller model" in refusal(checkpoint, spare + kv).hint
 
 
+def test_a_context_too_short_to_be_cut_is_not_named(checkpoint):
+    """A cache has room for 64 positions at least."""
+    assert (
+        "a context of about 64 tokens"
+        in refusal(checkpoint, 0.89 * kv_cache_bytes(CONFIG, 640, "int8")).hint
+    )
+    assert (
+        "a context of about"
+        not in refusal(checkpoint, 0.91 * kv_cache_bytes(CONFIG, 640, "int8")).hint
+    )
+
+
+@given(context=st.integers(513, 8192), share=st.floats(0, 1, exclude_max=True))
+def test_the_context_of_the_hint_fits_though_the_cache_is_rounded_up(checkpoint, context, share):
+    """Beyond a chunk the buffers hardly shrink, so the cache alone has to."""
+    root = Path("/nowhere")
+    options = {"int8": True, "root": root}
+    total = plan_memory(checkpoint, context, 1, **options).total
+    limit = total - int(share * kv_cache_bytes(CONFIG, context, "int8"))
+    plan = plan_memory(checkpoint, context, 1, memory_limit=limit - 1, **options)
+    with pytest.raises(MobileMoEError) as caught:
+        check_plan(plan)
+    if "a context of about " in caught.value.hint:
+        tokens = int(caught.value.hint.split("about ")[1].split()[0])
+        assert plan_memory(checkpoint, tokens, 1, memory_limit=limit - 1, **options).fits
+
+
 def test_what_the_hint_says_is_enough(checkpoint):
     """The context and the experts that a refusal names do fit."""
     root = Path("/nowhere")
     total = plan_memory(checkpoint, 640, 1, True, root=root).total
-    limit = total - kv_cache_bytes(CONFIG, 640, "fp32") // 4
+    limit = total - kv_cache_bytes(CONFIG, 640, "int8") // 4
     plan = plan_memory(checkpoint, 640, 1, True, root=root, memory_limit=limit)
     with pytest.raises(MobileMoEError) as caught:
         check_plan(plan)

@@ -143,7 +143,7 @@ def test_what_fits_lists_each_preset_at_the_contexts_it_has(tmp_path):
 
 
 def test_an_address_space_too_small_for_the_file_is_no_paging(tmp_path):
-    limits = memory_limits(machine(tmp_path, address_space=str(2000 * MB)))
+    limits = memory_limits(machine(tmp_path, address_space=str(1800 * MB)))
     found = {(fit.preset, fit.context): fit.verdict for fit in what_fits(limits, 1)}
     assert found["S", 1024] == "fits"
     assert found["M", 8192] == found["L", 1024] == "does not fit"

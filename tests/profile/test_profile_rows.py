@@ -12,7 +12,8 @@ from mobilemoe.profile.rows import make_row
 
 CEILINGS = Ceilings(1, 10.0, 100.0, "x", 20.0, "y")
 READY = {"activations": "int8", "kv_format": "int8"}
-KV_INT8 = 2 * 2 * 1 * 32  # keys and values, two layers, one head of 32
+KV_ELEMENTS = 2 * 2 * 1 * 32  # keys and values, two layers, one head of 32
+KV_INT8 = KV_ELEMENTS + 2 * 2 * 1 * 4  # each with a float32 scale
 ATTENTION = 2 * 2 * 64  # two products of width 64, two layers
 
 
@@ -58,7 +59,7 @@ def test_float_activations_are_held_against_the_float_peak(checkpoint):
     assert row.ceiling == "fp32_gmac_s"
     assert row.share_of_ceiling == pytest.approx(row.macs_per_token * 1000 / 20e9)
     assert row.bytes_per_token == pytest.approx(
-        (CONFIG.step_weight_bytes("int4", 6) + 10 * 4 * KV_INT8) / 10
+        (CONFIG.step_weight_bytes("int4", 6) + 10 * 4 * KV_ELEMENTS) / 10
     )
 
 
@@ -68,7 +69,7 @@ def test_an_engine_that_counts_no_experts_is_given_them(checkpoint):
     row = make_row(timing, checkpoint, CEILINGS, experts=3.0)
     assert row.unique_experts_per_token == pytest.approx(0.3)
     weights = CONFIG.step_weight_bytes("int4", experts=3)
-    assert row.bytes_per_token == pytest.approx((weights + 10 * KV_INT8 * 34 / 32) / 10)
+    assert row.bytes_per_token == pytest.approx((weights + 10 * KV_ELEMENTS * 34 / 32) / 10)
     unknown = make_row(timing, checkpoint, CEILINGS)
     assert unknown.unique_experts_per_token is None
     assert unknown.bytes_per_token > row.bytes_per_token

@@ -2,7 +2,8 @@
 
 The only Python code that knows the format of the engine's KV cache and the sizes of its buffers;
 a test compares it with the memory that a session really takes. The buffers mirror the
-constructors of Session, ModelParts, Attention, FeedForward and ActivationBuffer in `native/`.
+constructors of Session, ModelParts, Attention, FeedForward, ActivationBuffer and ScaledBuffer in
+`native/`.
 
 T tokens computed at a time, D hidden, F routed expert width, S shared width, E experts, K top-k.
 """
@@ -63,26 +64,26 @@ def kv_cache_bytes(config: ModelConfig, context: int, kv: KvFormat) -> int:
 def scratch_bytes(
     config: ModelConfig, context: int, threads: int, int8: bool, kv: KvFormat | None = None
 ) -> int:
-    """Return the bytes of the buffers in which one session computes."""
+    """Return the bytes of the buffers in which one session computes; `context` is one append."""
+    kv = kv or default_kv_format(int8)
     T, D = min(CHUNK, context), config.hidden_size
     stream = 3 * FLOAT * D  # the residual stream, what is added to it, and its norm
     head = _row(D) if int8 else 0
-    per_token = stream + head + _attention_row(config, int8) + _feed_forward_row(config, int8)
-    kv = kv or default_kv_format(int8)
+    per_token = stream + head + _attention_row(config, int8, kv) + _feed_forward_row(config, int8)
     per_thread = _expert_bytes(config, T, int8) + _score_bytes(config, context, kv)
-    return T * per_token + threads * per_thread + FLOAT * config.vocab_size
+    fixed = FLOAT * config.vocab_size + _few_tokens_bytes(config, T, int8)
+    return T * per_token + threads * per_thread + fixed + context * _routing_bytes(config)
 
 
-def _attention_row(config: ModelConfig, int8: bool) -> int:
+def _attention_row(config: ModelConfig, int8: bool, kv: KvFormat) -> int:
     """Bytes per token of Attention; all four projections read two int8 terms."""
     D, query = config.hidden_size, config.num_attention_heads * config.head_dim
-    kv = config.num_key_value_heads * config.head_dim
+    keys = config.num_key_value_heads * config.head_dim
     terms = 2 if int8 else 1
-    floats = config.head_dim + terms * (query + 2 * kv + D) + query
-    if not int8:
-        return FLOAT * floats
-    queries = 2 * query + FLOAT * config.num_attention_heads  # in two int8 terms
-    return FLOAT * (floats + D + query) + 2 * (_row(D) + _row(query)) + queries
+    floats = config.head_dim + terms * (query + 2 * keys + D) + query
+    inputs = 2 * (_row(D) + _row(query)) + FLOAT * (D + query) if int8 else 0
+    queries = 2 * query + FLOAT * config.num_attention_heads  # integers in two terms
+    return FLOAT * floats + inputs + (queries if kv == "int8" else 0)
 
 
 def _feed_forward_row(config: ModelConfig, int8: bool) -> int:
@@ -90,9 +91,15 @@ def _feed_forward_row(config: ModelConfig, int8: bool) -> int:
     D, S = config.hidden_size, config.intermediate_size_mlp
     E, K = config.num_local_experts, config.num_experts_per_tok
     floats = 2 * E + 4 * K + K * D + 2 * S + D
-    shared = _row(D) + _row(S) if S else 0
-    scaled = FLOAT * (D + D // GROUP_SIZE) if E else 0
-    return FLOAT * floats + (shared + scaled if int8 else POINTER * K)
+    inputs = _row(D) + _row(S) + FLOAT * _scaled(D) if int8 else POINTER * K
+    return FLOAT * floats + inputs
+
+
+def _few_tokens_bytes(config: ModelConfig, T: int, int8: bool) -> int:
+    """Bytes for the inside of the experts of few tokens, shared by the threads."""
+    F = config.intermediate_size
+    slots = min(T, FEW_TOKENS) * config.num_experts_per_tok
+    return slots * FLOAT * (2 * F + (_scaled(F) if int8 else 0))
 
 
 def _expert_bytes(config: ModelConfig, T: int, int8: bool) -> int:
@@ -100,8 +107,7 @@ def _expert_bytes(config: ModelConfig, T: int, int8: bool) -> int:
     F = config.intermediate_size
     if config.num_local_experts == 0 or T <= FEW_TOKENS:
         return 0
-    scaled = F + F // GROUP_SIZE if int8 else 0
-    return UNIT_SLOTS * FLOAT * (2 * F + scaled)
+    return UNIT_SLOTS * FLOAT * (2 * F + (_scaled(F) if int8 else 0))
 
 
 def _score_bytes(config: ModelConfig, context: int, kv: KvFormat) -> int:
@@ -109,8 +115,18 @@ def _score_bytes(config: ModelConfig, context: int, kv: KvFormat) -> int:
     if kv == "int8":
         return 0
     heads = config.num_attention_heads // config.num_key_value_heads
-    used = heads * context if kv == "fp16" else context
-    return FLOAT * (used + (KV_POSITIONS + 1) * config.head_dim)
+    return FLOAT * (heads * context + (KV_POSITIONS + 1) * config.head_dim)
+
+
+def _routing_bytes(config: ModelConfig) -> int:
+    """Bytes per token of an append for the chosen experts of all layers, which are kept."""
+    layers = sum(config.is_moe_layer(layer) for layer in range(config.num_hidden_layers))
+    return layers * config.num_experts_per_tok * FLOAT
+
+
+def _scaled(width: int) -> int:
+    """Return the floats of one row of a ScaledBuffer: its values and their scales."""
+    return width + width // GROUP_SIZE
 
 
 def _row(width: int) -> int:

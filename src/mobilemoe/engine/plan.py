@@ -14,6 +14,7 @@ from mobilemoe.checkpoint import Checkpoint
 from mobilemoe.config import KvFormat
 from mobilemoe.engine.checks import is_integer, require
 from mobilemoe.engine.footprint import (
+    KV_POSITIONS,
     default_kv_format,
     expert_bytes,
     kv_cache_bytes,
@@ -186,8 +187,8 @@ def _what_to_turn(plan: MemoryPlan, limit: int) -> str:
     """Return the hint: what of context, resident experts and limit would help, with numbers."""
     ways = []
     over = plan.total - limit
-    if over < plan.kv:
-        tokens = max(1, int(plan.context * (1 - over / plan.kv)))
+    tokens = int(plan.context * (1 - over / plan.kv)) // KV_POSITIONS * KV_POSITIONS
+    if tokens > 0:
         ways.append(f"a context of about {tokens} tokens (context, --context)")
     kept = plan.experts if plan.resident is None else min(plan.resident, plan.experts)
     table = bookkeeping_bytes(plan.weights) if plan.resident is None else 0

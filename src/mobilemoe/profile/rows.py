@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from mobilemoe.checkpoint import Checkpoint
-from mobilemoe.config import KV_BYTES
 from mobilemoe.profile.ceilings import Ceilings
 from mobilemoe.profile.measure import Timing
 
@@ -94,9 +93,10 @@ def _bytes_per_token(timing: Timing, checkpoint: Checkpoint, experts: float | No
 
 
 def _kv_bytes(timing: Timing, checkpoint: Checkpoint) -> float:
-    kv_format = timing.ready["kv_format"]
-    elements = checkpoint.config.kv_bytes_per_token("int8")
-    return elements * (Q8_0_BYTES if kv_format == "q8_0" else KV_BYTES[kv_format])
+    kv_format, config = timing.ready["kv_format"], checkpoint.config
+    if kv_format == "q8_0":  # of llama.cpp; its scales are in the blocks
+        return config.kv_bytes_per_token("fp16") / 2 * Q8_0_BYTES
+    return config.kv_bytes_per_token(kv_format)
 
 
 def _ceiling_name(timing: Timing) -> str:

@@ -118,7 +118,7 @@ class Int8Noise:
 
     def cached(self, x_GNd: Float64) -> Float64:
         """Return scale^2 / 12 with a scale for each head and position; in F16 2^-22 / 6 x^2."""
-        variance_GNd = np.square(x_GNd) * (F16_VARIANCE if self._kv == "fp16" else 0)
+        variance_GNd: Float64 = np.square(x_GNd) * (F16_VARIANCE if self._kv == "fp16" else 0)
         if self._kv == "int8":
             scale_GN1 = np.abs(x_GNd).max(-1, keepdims=True) / INT8_LEVELS
             variance_GNd += UNIFORM_VARIANCE * np.square(scale_GN1)
