@@ -36,7 +36,8 @@ def test_json_has_the_promised_keys(document) -> None:
     for row in document["rows"]:
         assert set(row) >= promised | more
         assert len(row["tok_s_all"]) == 2
-    assert set(document["peak_rss"]) == {"tokens", "new_tokens", "real_mib", "repeated_mib"}
+    peak = {"tokens", "new_tokens", "real_mib", "repeated_mib", "plan_mib"}
+    assert set(document["peak_rss"]) == peak
     assert "tokenizer" in document["model"]["prompts"]
 
 
