@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "avx512_blocks.h"
+#include "avx512_stream.h"
 #include "kernels_avx512.h"
 
 namespace mobilemoe {
@@ -143,6 +144,16 @@ void gemv_tokens(const Int4Matrix& w, const QuantizedRows& x, int64_t tokens, in
   }
 }
 
+void stream_tokens(const Int4Matrix& w, const QuantizedRows& x, int64_t tokens, int64_t begin,
+                   int64_t end, float* y_TO) {
+  switch (tokens) {
+    case 1: stream<1>(w, x, begin, end, y_TO); break;
+    case 2: stream<2>(w, x, begin, end, y_TO); break;
+    case 3: stream<3>(w, x, begin, end, y_TO); break;
+    default: stream<4>(w, x, begin, end, y_TO); break;
+  }
+}
+
 // A strip of up to 8 blocks and two sets of 16 rows, unpacked.
 struct Tile {
   alignas(64) uint8_t weights[kStrip][kQuads][2][4 * kRows];
@@ -236,8 +247,16 @@ void gemm_tokens(const Int4Matrix& w, const QuantizedRows& x, int64_t tokens, in
 
 void avx512_linear_int8(const Int4Matrix& w_OI, const QuantizedRows& x_TI, int64_t tokens,
                         int64_t begin, int64_t end, float* y_TO) {
-  const auto multiply = tokens <= kGemvTokens ? gemv_tokens : gemm_tokens;
-  multiply(w_OI, x_TI, tokens, begin, end, y_TO);
+  if (tokens > kGemvTokens) {
+    gemm_tokens(w_OI, x_TI, tokens, begin, end, y_TO);
+    return;
+  }
+  if (can_stream(x_TI.width / kGroupSize)) {
+    const int64_t whole = begin + (end - begin) / kRows * kRows;
+    stream_tokens(w_OI, x_TI, tokens, begin, whole, y_TO);
+    begin = whole;
+  }
+  gemv_tokens(w_OI, x_TI, tokens, begin, end, y_TO);
 }
 
 }  // namespace mobilemoe
