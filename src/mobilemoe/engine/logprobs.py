@@ -41,11 +41,15 @@ def token_logprob(logits_V: Float32, token_id: int, top: int = 0) -> TokenLogpro
 
     Computed in float32 with a float64 sum: within about 1e-6 of the exact value.
     """
-    normalizer = _log_normalizer(logits_V)
+    top_logit, log_total = _normalizer(logits_V)
     best = largest(logits_V, top) if top else np.empty(0, np.int64)
     best = best[np.argsort(-logits_V[best], kind="stable")]
-    alternatives = tuple((int(i), float(logits_V[i]) - normalizer) for i in best)
-    return TokenLogprob(token_id, float(logits_V[token_id]) - normalizer, alternatives)
+
+    def logprob(i: int) -> float:
+        return float(logits_V[i]) - top_logit - log_total
+
+    alternatives = tuple((int(i), logprob(i)) for i in best)
+    return TokenLogprob(token_id, logprob(token_id), alternatives)
 
 
 def score(session: Session, ids_T: Int32, start: int, top: int) -> Iterator[TokenLogprob]:
@@ -77,9 +81,12 @@ def check_top(field: str, top: int, vocab_size: int) -> None:
     require(valid, field, top, f"0 to {vocab_size}", "0 leaves the alternatives out")
 
 
-def _log_normalizer(logits_V: Float32) -> float:
-    """Return log(sum(exp(logits)))."""
+def _normalizer(logits_V: Float32) -> tuple[float, float]:
+    """Return the largest logit and log(sum(exp(logits - largest))).
+
+    Apart: beside a large logit their sum would forget the logarithm.
+    """
     top = np.max(logits_V)
     weights_V = logits_V - top
     np.exp(weights_V, out=weights_V)
-    return float(top) + math.log(float(weights_V.sum(dtype=np.float64)))
+    return float(top), math.log(float(weights_V.sum(dtype=np.float64)))
