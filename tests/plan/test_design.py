@@ -75,7 +75,7 @@ def test_the_funnel_only_narrows_and_ends_with_one() -> None:
     [
         (Budget(memory_bytes=700_000), 4, 64),
         (Budget(memory_bytes=600_000), 2, 64),
-        (Budget(memory_bytes=500_000), 1, 64),
+        (Budget(memory_bytes=510_000), 1, 64),
         (Budget(flops_per_token=1_000_000), 8, 64),
         (Budget(memory_bytes=12_000_000, flops_per_token=8_000_000), 8, 192),
         (Budget(memory_bytes=60_000_000, flops_per_token=40_000_000), 8, 320),
@@ -89,7 +89,7 @@ def test_other_budgets_give_other_models(budget: Budget, experts: int, hidden: i
 
 
 def test_a_dense_design_is_its_own_twin_and_says_why_it_is_dense() -> None:
-    result = design(Budget(memory_bytes=500_000))
+    result = design(Budget(memory_bytes=510_000))
     assert not result.config.is_moe
     assert result.twin == result.config
     assert any("best E is 8" in note for note in result.notes)
@@ -195,5 +195,8 @@ def test_bad_budgets_are_refused(field: str, value: object) -> None:
 
 def test_a_wider_kv_cache_counts() -> None:
     fp32 = Budget(kv_format="fp32")
-    assert fp32.kv_bytes(NANO) == 4 * Budget().kv_bytes(NANO)
+    elements = fp32.context * NANO.kv_bytes_per_token("fp32") // 4
+    assert fp32.kv_bytes(NANO) == 4 * elements
+    assert Budget(kv_format="fp16").kv_bytes(NANO) == 2 * elements
+    assert elements < Budget().kv_bytes(NANO) < 2 * elements  # INT8 has scales, too
     assert design(fp32).config.hidden_size < NANO.hidden_size
