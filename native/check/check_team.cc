@@ -12,7 +12,7 @@ namespace mobilemoe::check {
 namespace {
 
 // All memory here is plain: what a barrier does not order is a race.
-constexpr int64_t kRounds = 200;
+constexpr int64_t kRounds = 64;
 
 std::string describe(const ThreadPool& pool, const char* what) {
   return std::to_string(pool.threads()) + " threads, " + what;
@@ -24,7 +24,7 @@ void expect_none(const std::string& what, const std::vector<int32_t>& wrong) {
 
 // Now and then one thread is late, and the others wait beyond their spins.
 void be_late(const Team& team, int64_t round) {
-  if (round % 32 == 5 && round / 32 % team.threads() == team.index()) {
+  if (round % 16 == 5 && round / 16 % team.threads() == team.index()) {
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
 }
