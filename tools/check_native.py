@@ -1,11 +1,12 @@
-"""Check the native kernels against the portable ones where the tests of the package cannot.
+"""Check kernels and teams of threads where the tests of the package cannot.
 
     python tools/check_native.py sanitizers   # addresses, undefined behaviour, threads
     python tools/check_native.py arm          # 64-bit ARM: CPUs with and without each instruction,
                                               # then addresses and undefined behaviour there
 
 Builds native/check and runs it: every function of every table that the CPU runs, over odd sizes
-and numbers that are none. The exit status is 1 for a mismatch or a report of a sanitizer, 2 when
+and numbers that are none, against the portable one; then feed-forward and attention of small
+models, whose bits must not depend on the number of threads. The exit status is 1 for a mismatch or a report of a sanitizer, 2 when
 something is missing here. Needs only the standard library, CMake and a C++20 compiler; CXX, when
 set, is the only one tried for this machine.
 """
@@ -73,7 +74,8 @@ def main() -> int:
 def check_sanitizers(*options: str) -> list[Run]:
     """Run every table under the sanitizers of addresses and undefined behaviour, and of threads.
 
-    `options` go to the program where it checks functions: `--few` for fewer sizes.
+    Teams of threads run the best table under both. `options` go to the program: `--few` for
+    fewer sizes.
 
     Raises:
         MissingToolError: if no compiler here has them.
@@ -85,6 +87,7 @@ def check_sanitizers(*options: str) -> list[Run]:
     ]
     tables = execute([str(programs[0]), "--list"]).output.split()
     commands = [[str(programs[0]), *options, table] for table in tables]
+    commands += [[str(program), "--team", *options, tables[0]] for program in programs]
     commands.append([str(programs[1]), "--threads", str(THREADS)])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(execute, commands))
@@ -105,6 +108,7 @@ def check_arm() -> list[Run]:
         runs.append(Run(listed.command, listed.output, listed.output.split() == tables))
         if tables[0] != "portable":
             runs.append(execute([*command, "--few", tables[0]]))
+    runs.append(execute([*command, "--team", "--few", tables[0]]))
     return runs
 
 

@@ -30,4 +30,11 @@ int64_t check_attend_int8(const Kernels& table, Sizes sizes);
 // result: the same bits as from one. For the thread sanitizer.
 int64_t check_threads(const Kernels& table, int threads);
 
+// The parallel parts of the engine over models in memory, run by teams of 1 to 7 threads: the
+// same bits from all of them.
+int64_t check_team(const Kernels& table, Sizes sizes);  // the team itself; without kernels
+int64_t check_feed_forward(const Kernels& table, Sizes sizes);
+int64_t check_whole_attention(const Kernels& table, Sizes sizes);
+int64_t check_layers(const Kernels& table, Sizes sizes);  // both in turn
+
 }  // namespace mobilemoe::check

@@ -1,12 +1,14 @@
 // Compares the kernels of this CPU with the portable ones, function by function.
 //
-//   kernel_check [--few] [--threads N] [--list] [table...]
+//   kernel_check [--few] [--threads N] [--team] [--list] [table...]
 //
 // Without tables: all that this CPU runs. `--few` leaves out most pairs of sizes; `--threads N`
-// runs only what several threads do at once; `--list` prints the names of the tables. Prints one
+// runs only what several threads do at once; `--team` runs only the parallel parts of the engine
+// over small models; `--list` prints the names of the tables. Prints one
 // line per function; the exit status is 1 after a mismatch, 2 for a wrong argument.
 #include <cstdio>
 #include <cstdlib>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -43,8 +45,16 @@ constexpr Check kChecks[] = {
     {"attend_int8", check_attend_int8, kNear},
 };
 
+constexpr Check kTeamChecks[] = {
+    {"team", check_team, "in order"},
+    {"feed_forward", check_feed_forward, kSame},
+    {"attention", check_whole_attention, kSame},
+    {"layers", check_layers, kSame},
+};
+
 struct Arguments {
   Sizes sizes = Sizes::kAll;
+  bool team = false;
   int threads = 0;  // 0: check the functions
   bool list = false;
   std::vector<std::string> tables;
@@ -56,6 +66,8 @@ Arguments parse(int count, char** values) {
     const std::string value = values[i];
     if (value == "--few") {
       arguments.sizes = Sizes::kFew;
+    } else if (value == "--team") {
+      arguments.team = true;
     } else if (value == "--list") {
       arguments.list = true;
     } else if (value == "--threads" && i + 1 < count) {
@@ -98,7 +110,8 @@ int run_checks(const Arguments& arguments) {
                      [&] { return check_threads(table, arguments.threads); });
       continue;
     }
-    for (const Check& check : kChecks) {
+    const auto checks = arguments.team ? std::span<const Check>(kTeamChecks) : kChecks;
+    for (const Check& check : checks) {
       good &= report(table, check.function, check.means,
                      [&] { return check.run(table, arguments.sizes); });
     }

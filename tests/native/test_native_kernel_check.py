@@ -24,6 +24,8 @@ def expect_good(runs: list[Run]) -> None:
 def test_kernels_pass_the_sanitizers() -> None:
     runs = runs_of(lambda: check_native.check_sanitizers("--few"))
     assert "linear_int8" in runs[0].output and "threads" in runs[-1].output
+    teams = [run.output for run in runs if "--team" in run.command]
+    assert len(teams) == 2 and all("feed_forward" in output for output in teams)
     expect_good(runs)
 
 
@@ -31,6 +33,7 @@ def test_arm_kernels_pass_in_an_emulator() -> None:
     runs = runs_of(check_native.check_arm)
     checked = " ".join(run.output for run in runs)
     assert "neon-i8mm     expert_int8" in checked and "neon-dotprod  attend_int8" in checked
+    assert "neon-i8mm     feed_forward" in checked
     expect_good(runs)
 
 
