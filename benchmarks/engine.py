@@ -100,7 +100,10 @@ def compare(job: Job, preset: str, versus: str, plan: Plan) -> Results:
         other = {"versus": LLAMA_CPP, "gguf": job.work / f"{preset}.gguf"}
     else:
         other = {"versus": str(checkpoint_of(job, versus).folder)}
-    return run_benchmark(checkpoint.folder, Plan(**(values | other)), say)
+    document = run_benchmark(checkpoint.folder, Plan(**(values | other)), say)
+    for model in (document["model"], document["versus"]["model"]):
+        model["path"] = Path(model["path"]).name  # where the models lie is of no interest
+    return document
 
 
 def decode_piece(job: Job) -> Results:
