@@ -6,9 +6,9 @@
 
 Builds native/check and runs it: every function of every table that the CPU runs, over odd sizes
 and numbers that are none, against the portable one; then feed-forward and attention of small
-models, whose bits must not depend on the number of threads. The exit status is 1 for a mismatch or a
-report of a sanitizer, 2 when something is missing here. Needs only the standard library, CMake and a C++20 compiler; CXX, when
-set, is the only one tried for this machine.
+models, whose bits must not depend on the number of threads. The exit status is 1 for a mismatch
+or a report of a sanitizer, 2 when something is missing here. Needs only the standard library,
+CMake and a C++20 compiler; CXX, when set, is the only one tried for this machine.
 """
 
 from __future__ import annotations
