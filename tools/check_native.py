@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CROSS_COMPILER = "aarch64-linux-gnu-g++"
 EMULATOR = "qemu-aarch64"
 ARM_LIBRARIES = "/usr/aarch64-linux-gnu"  # where the packages of the cross-compiler put them
-SANITIZERS = ("address,undefined", "thread")
+SANITIZERS = ("address,undefined,float-cast-overflow", "thread")
 THREADS = 3
 ARM_SYSTEM = ("-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64")
 # CPUs of the emulator and the tables that they run, best first; only the best one is checked.

@@ -121,6 +121,14 @@ std::string describe(const Plan& plan, const Config& config) {
          text("routing", static_cast<int64_t>(plan.routing)) + poison_name(plan.poison);
 }
 
+// What no number ranks last: where no bias is one, the first experts win.
+bool starts_at_zero(std::vector<int32_t>::const_iterator begin, int64_t count) {
+  for (int64_t k = 0; k < count; ++k) {
+    if (begin[k] != k) return false;
+  }
+  return true;
+}
+
 // Every choice is an expert and no token has one twice; where the bias decides, it did.
 void check_choices(const std::string& what, const Plan& plan, const Config& config,
                    const std::vector<int32_t>& ids) {
@@ -134,7 +142,9 @@ void check_choices(const std::string& what, const Plan& plan, const Config& conf
     }
     const auto before = ids.begin() + first / (T * K) * (T * K);  // the layer's first token
     const bool same = plan.routing != Routing::kFree && plan.poison == Poison::kNone;
-    if (same && !std::equal(begin, begin + K, before)) {
+    const bool first_ones = same && plan.routing == Routing::kNoNumbers;
+    if ((same && !std::equal(begin, begin + K, before)) ||
+        (first_ones && !starts_at_zero(begin, K))) {
       throw Mismatch(what + ": the bias did not decide choice " + std::to_string(first));
     }
   }
