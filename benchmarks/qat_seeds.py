@@ -30,7 +30,8 @@ from mobilemoe.demo.training import score
 from mobilemoe.evaluate.heldout import HeldoutLoss, mean_over_domains
 from mobilemoe.model import MobileMoE
 from mobilemoe.profile.machine import this_machine, versions
-from mobilemoe.train import Stage, Trainer, control, load_weights, qat
+from mobilemoe.recipe import Stage
+from mobilemoe.train import Trainer, control, load_weights, qat
 from mobilemoe.weights import WeightFormat
 
 HELDOUT_TOKENS = 24_576
@@ -100,7 +101,7 @@ def main() -> None:
         "date": time.strftime("%Y-%m-%d"),
         "seconds": time.time() - started,
         "tokens": arguments.tokens,
-        "peak_lr": qat(arguments.tokens).peak_lr,
+        "lr": qat(arguments.tokens).lr,
         "corpus_sha256": dataset.sha256,
         "rows": rows,
     }

@@ -22,6 +22,7 @@ LEVELS = (
     ("weights",),
     ("config",),
     ("presets",),
+    ("recipe",),
     ("plan", "quant", "data"),
     ("checkpoint",),
     ("model", "engine"),

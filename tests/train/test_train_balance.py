@@ -2,68 +2,66 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from train_support import TINY, batches, stage, tiny_model
+from train_support import batches, stage, tiny_model
 
 from mobilemoe.model import MoE, Routing
+from mobilemoe.recipe import RoutingLosses
 from mobilemoe.train import Trainer
-from mobilemoe.train.balance import (
-    BIAS_UPDATE_RATE,
-    BiasBalancer,
-    dropped_share,
-    worst_load,
-)
+from mobilemoe.train.balance import BiasBalancer, worst_load
 
-
-def routing(counts: list[int], dropped: int = 0) -> Routing:
-    """A routing with the given loads."""
-    total = sum(counts)
-    ids = torch.zeros(total // 2, 2, dtype=torch.long)
-    weights = torch.ones(total // 2, 2)
-    return Routing(ids, weights, torch.zeros(total // 2, 6), torch.tensor(counts), dropped)
+RATE = 1e-3  # the published rate
 
 
 def test_bias_falls_where_load_is_high_and_rises_where_it_is_low() -> None:
-    model = tiny_model()
-    balancer = BiasBalancer(model)
-    balancer.update([routing([9, 1, 5, 5, 5, 5]), routing([5, 5, 5, 5, 5, 5])])
-    expected = torch.tensor([-1.0, 1.0, 0, 0, 0, 0]) * BIAS_UPDATE_RATE
+    balancer = BiasBalancer(tiny_model(), RATE)
+    balancer.update(torch.tensor([[9, 1, 5, 5, 5, 5], [5, 5, 5, 5, 5, 5]]))
+    expected = torch.tensor([-1.0, 1.0, 0, 0, 0, 0]) * RATE
     torch.testing.assert_close(balancer.bias[0], expected)
     assert not balancer.bias[1].any()
-    assert BIAS_UPDATE_RATE == 1e-3  # the published rate
+    assert RoutingLosses().bias_update_rate == RATE
 
 
 def test_small_updates_add_up_although_the_model_sees_bfloat16() -> None:
     model = tiny_model()
-    balancer = BiasBalancer(model)
-    balanced = routing([5, 5, 5, 5, 5, 5])
+    balancer = BiasBalancer(model, RATE)
     for _ in range(1000):
-        balancer.update([routing([0, 6, 6, 6, 6, 6]), balanced])
+        balancer.update(torch.tensor([[0, 6, 6, 6, 6, 6], [5, 5, 5, 5, 5, 5]]))
     layer = next(m for m in model.modules() if isinstance(m, MoE))
     assert abs(float(balancer.bias[0][0]) - 1.0) < 1e-3
     assert torch.equal(layer.expert_bias, balancer.bias[0].bfloat16().float())
 
 
 def test_training_balances_the_experts() -> None:
-    """With a hundred times the rate the effect shows within a short run."""
     trainer = Trainer(tiny_model(), stage(steps=1), batches)
-    trace: list[Routing] = []
     ids = torch.from_numpy(batches(0).ids_BT)
+    loads = []
     for _ in range(300):
-        trace.clear()
-        with torch.no_grad():
-            trainer.model.hidden(ids, trace=trace)
-            trainer._balancer.update(trace)
-    first: list[Routing] = []
-    with torch.no_grad():
-        tiny_model().hidden(ids, trace=first)
-    assert worst_load(trace) < worst_load(first)
+        counts_LE = counts(trainer, ids)
+        loads.append(worst_load(counts_LE))
+        trainer._balancer.update(counts_LE)
+    assert loads[-1] < loads[0]
 
 
-def test_loads_and_drops_are_counted() -> None:
-    trace = [routing([8, 0, 0, 0, 0, 4], dropped=3), routing([2, 2, 2, 2, 2, 2])]
-    assert worst_load(trace) == 4.0
-    assert dropped_share(trace) == 3 / 24
-    assert worst_load([]) == 1.0
-    assert dropped_share([]) == 0.0
-    assert TINY.num_local_experts == 6
+@torch.no_grad()
+def counts(trainer: Trainer, ids: torch.Tensor) -> torch.Tensor:
+    """The choices [L, E] of one forward pass."""
+    trace: list[Routing] = []
+    trainer.model.hidden(ids, trace=trace)
+    return torch.stack([routing.tokens_per_expert_E for routing in trace])
+
+
+def test_the_worst_load_is_a_multiple_of_its_layers_mean() -> None:
+    assert worst_load(torch.tensor([[8, 0, 0, 0, 0, 4], [2, 2, 2, 2, 2, 2]])) == 4.0
+    assert worst_load(torch.zeros(0, 0)) == 1.0
+
+
+def test_dropped_choices_are_counted_over_the_whole_step() -> None:
+    (metrics,) = Trainer(tiny_model(), stage(steps=1, capacity=0.5), batches).run()
+    ids = torch.from_numpy(batches(0).ids_BT)
+    trace: list[Routing] = []
+    tiny_model().hidden(ids, capacity_factor=0.5, trace=trace)
+    dropped = sum(routing.dropped for routing in trace)
+    assert dropped > 0
+    assert metrics.dropped_share == pytest.approx(dropped / (2 * ids.numel() * 2))

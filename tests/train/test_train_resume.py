@@ -17,7 +17,8 @@ from train_support import TINY, batches, stage, tiny_model
 from mobilemoe.data import Batch
 from mobilemoe.errors import CheckpointError, MobileMoEError
 from mobilemoe.model import MobileMoE
-from mobilemoe.train import Stage, Trainer, load_weights
+from mobilemoe.recipe import Stage
+from mobilemoe.train import Trainer, load_weights
 from mobilemoe.train.state import STATE_FILE
 
 STAGES = {
@@ -63,7 +64,10 @@ def test_same_seed_same_bits_and_another_seed_other_bits(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("s", STAGES.values(), ids=STAGES.keys())
 def test_training_learns(s: Stage) -> None:
-    losses = [m.loss for m in Trainer(tiny_model(), replace(s, steps=60), batches).run()]
+    losses = [
+        m.loss
+        for m in Trainer(tiny_model(), replace(s, tokens=60 * s.tokens_per_step), batches).run()
+    ]
     assert losses[-1] < 0.5 * losses[0]
 
 

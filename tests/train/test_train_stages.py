@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from train_support import stage
 
-from mobilemoe.train import Stage, control, midtrain, pretrain, qat, sft
+from mobilemoe.recipe import Stage
+from mobilemoe.train import control, midtrain, pretrain, qat, sft
 
 ALL = {factory.__name__: factory(10**6) for factory in (pretrain, midtrain, sft, qat, control)}
 
@@ -31,18 +32,18 @@ def test_control_differs_from_qat_only_in_the_rounding() -> None:
 
 @pytest.mark.parametrize("s", ALL.values(), ids=ALL.keys())
 def test_learning_rate_warms_up_and_decays(s: Stage) -> None:
-    rates = [s.lr(step) for step in range(s.steps)]
+    rates = [s.lr_at(step) for step in range(s.steps)]
     peak = rates.index(max(rates))
-    assert max(rates) == pytest.approx(s.peak_lr)
+    assert max(rates) == pytest.approx(s.lr)
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
-    floor = 0.0 if s.schedule == "linear" else 0.1 * s.peak_lr
-    assert rates[-1] == pytest.approx(floor, abs=0.02 * s.peak_lr)
+    floor = 0.0 if s.schedule == "linear" else 0.1 * s.lr
+    assert rates[-1] == pytest.approx(floor, abs=0.02 * s.lr)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_even_the_shortest_stage_learns(steps: int) -> None:
-    assert all(stage(steps).lr(step) > 0 for step in range(steps))
+    assert all(stage(steps).lr_at(step) > 0 for step in range(steps))
 
 
 def test_tokens_become_steps() -> None:

@@ -8,7 +8,7 @@ import torch
 from mobilemoe.config import ModelConfig
 from mobilemoe.data import Batch
 from mobilemoe.model import MobileMoE
-from mobilemoe.train import Stage
+from mobilemoe.recipe import Stage
 
 TINY = ModelConfig(
     vocab_size=96,
@@ -46,12 +46,14 @@ def stage(steps: int = 6, *, capacity: float | None = None, fake_quant: bool = F
         name="test",
         purpose="test",
         for_domains=("code",),
-        steps=steps,
-        batch_size=2,
+        tokens=32 * steps,
         context=16,
+        batch_tokens=32,
         mixture={"code": 1.0},
-        peak_lr=1e-2,
+        lr=1e-2,
         schedule="cosine",
+        warmup_steps=max(1, min(100, steps // 10)),
+        final_lr=0.1,
         capacity_factor=capacity,
         fake_quant=fake_quant,
     )

@@ -36,7 +36,8 @@ from mobilemoe.demo.schedule import measured_speeds, remaining_tokens
 from mobilemoe.demo.settings import Settings, stage_tokens
 from mobilemoe.demo.training import StageRun, run_stage
 from mobilemoe.plan import Budget, design
-from mobilemoe.train import Stage, control, midtrain, pretrain, qat, sft
+from mobilemoe.recipe import Stage
+from mobilemoe.train import control, midtrain, pretrain, qat, sft
 
 STAGES: Mapping[str, tuple[Callable[[int], Stage], str | None]] = {
     "pretrain": (pretrain, None),

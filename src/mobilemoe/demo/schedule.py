@@ -8,7 +8,6 @@ a resumed run keeps them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -18,7 +17,8 @@ from mobilemoe.config import ModelConfig
 from mobilemoe.data import Dataset
 from mobilemoe.demo.settings import SHARES
 from mobilemoe.model import MobileMoE
-from mobilemoe.train import Stage, Trainer
+from mobilemoe.recipe import Stage
+from mobilemoe.train import Trainer
 
 RESERVE_SECONDS = 100.0  # scoring between stages, export, evaluation, benchmark, report
 SAFETY = 0.9  # the machine may slow down
@@ -37,7 +37,11 @@ def training_speed(stage: Stage, config: ModelConfig, dataset: Dataset) -> float
     """Return tokens per second of a few steps of `stage` on a throw-away model."""
     model = MobileMoE(config).init_weights(torch.Generator().manual_seed(0))
     mixture = dataset.mixture(stage.mixture, stage.context, stage.batch_size, seed=0)
-    trainer = Trainer(model, replace(stage, steps=WARMUP_STEPS + TIMED_STEPS), mixture.batch)
+    trainer = Trainer(
+        model,
+        stage.with_tokens((WARMUP_STEPS + TIMED_STEPS) * stage.tokens_per_step),
+        mixture.batch,
+    )
     seconds = [metrics.seconds for metrics in trainer.run()]
     return stage.tokens_per_step / median(seconds[WARMUP_STEPS:])
 

@@ -17,7 +17,8 @@ from mobilemoe.data import Dataset
 from mobilemoe.demo.events import Advanced, Stopped, Watch
 from mobilemoe.evaluate.heldout import HeldoutLoss, heldout_loss
 from mobilemoe.model import MobileMoE
-from mobilemoe.train import Stage, StepMetrics, Trainer, load_weights
+from mobilemoe.recipe import Stage
+from mobilemoe.train import StepMetrics, Trainer, load_weights
 
 SAVE_EVERY_SECONDS = 20.0
 HELDOUT_DOMAINS = ("code", "knowledge", "math", "instruct")
@@ -144,7 +145,7 @@ def _part(
         "seconds": seconds,
         "tok_s": tokens / seconds,
         "context": stage.context,
-        "peak_lr": stage.peak_lr,
+        "peak_lr": stage.lr,
         "dispatch": "dropless" if stage.capacity_factor is None else "drop-and-pad",
         "mixture": dict(stage.mixture),
         "curve": _curve(steps),

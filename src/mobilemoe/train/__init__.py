@@ -1,14 +1,15 @@
 """Four stages over one loop: pre-training, mid-training, SFT and INT4 QAT."""
 
-from mobilemoe.train.loop import StepMetrics, Trainer, load_weights
+from mobilemoe.train.events import StepMetrics
+from mobilemoe.train.loop import Trainer, load_weights
 from mobilemoe.train.midtrain import midtrain
 from mobilemoe.train.pretrain import pretrain
 from mobilemoe.train.qat import control, qat
+from mobilemoe.train.settings import Settings
 from mobilemoe.train.sft import sft
-from mobilemoe.train.stage import Stage
 
 __all__ = [
-    "Stage",
+    "Settings",
     "StepMetrics",
     "Trainer",
     "control",

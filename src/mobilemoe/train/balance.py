@@ -1,18 +1,15 @@
 """Load balancing without an auxiliary loss: nudge the bias of each expert (arXiv 2408.15664).
 
-E experts.
+L MoE layers, E experts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from mobilemoe.model import MobileMoE, MoE, Routing
-
-BIAS_UPDATE_RATE = 1e-3
+from mobilemoe.model import MobileMoE, MoE
 
 
 class BiasBalancer:
@@ -22,15 +19,18 @@ class BiasBalancer:
     step on: what ships is what was trained.
     """
 
-    def __init__(self, model: MobileMoE) -> None:
+    def __init__(self, model: MobileMoE, rate: float) -> None:
         self._layers = [m for m in model.modules() if isinstance(m, MoE)]
+        self._rate = rate
         self.bias = [layer.expert_bias.clone() for layer in self._layers]
 
-    def update(self, trace: Sequence[Routing]) -> None:
-        """Raise the bias of underloaded experts and lower that of overloaded ones."""
-        for bias_E, layer, routing in zip(self.bias, self._layers, trace, strict=True):
-            load_E = routing.tokens_per_expert_E.float()
-            bias_E += BIAS_UPDATE_RATE * (load_E.mean() - load_E).sign()
+    def update(self, counts_LE: Tensor) -> None:
+        """Raise the bias of underloaded experts and lower that of overloaded ones.
+
+        `counts_LE` are the choices of one optimiser step, summed over all devices.
+        """
+        for bias_E, layer, load_E in zip(self.bias, self._layers, counts_LE.float(), strict=True):
+            bias_E += self._rate * (load_E.mean() - load_E).sign()
             layer.expert_bias.copy_(bias_E.bfloat16())
 
     def load(self, bias: Sequence[Tensor]) -> None:
@@ -40,18 +40,9 @@ class BiasBalancer:
             layer.expert_bias.copy_(own_E.bfloat16())
 
 
-def worst_load(trace: Sequence[Routing]) -> float:
+def worst_load(counts_LE: Tensor) -> float:
     """Return the largest load of any expert as a multiple of its layer's mean (1: balanced)."""
-    loads = [r.tokens_per_expert_E.float() for r in trace]
-    return max((float(load.max() / load.mean()) for load in loads), default=1.0)
-
-
-def dropped_share(trace: Sequence[Routing]) -> float:
-    """Return the share of (token, expert) choices that found no slot."""
-    choices = sum(r.topk_ids_TK.numel() for r in trace)
-    return sum(r.dropped for r in trace) / choices if choices else 0.0
-
-
-def tokens_per_expert(trace: Sequence[Routing]) -> Tensor:
-    """Return the counts [layers, E] of one batch."""
-    return torch.stack([r.tokens_per_expert_E for r in trace])
+    if not counts_LE.numel():
+        return 1.0
+    load_LE = counts_LE.float()
+    return float((load_LE.amax(1) / load_LE.mean(1).clamp(min=1e-9)).max())

@@ -1,69 +1,56 @@
 """The one training loop. A stage says what differs; everything else is the same for all four.
 
 Per step: batch -> loss (cross-entropy + router z-loss) -> clipped gradient -> AdamW -> expert
-bias update. Not covered here: several devices, mixed precision, recovery from a diverged step.
-
-B batch, T tokens, N = B T.
+bias update. A step that the guard refuses leaves the weights as they were.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.utils import parametrize
 
 from mobilemoe.data import Batch
 from mobilemoe.errors import CheckpointError, MobileMoEError
-from mobilemoe.model import MobileMoE, Routing
+from mobilemoe.model import MobileMoE
 from mobilemoe.quant.fake import enable_fake_quant, float_weights
-from mobilemoe.train.balance import BiasBalancer, dropped_share, worst_load
-from mobilemoe.train.loss import cross_entropy, router_z_loss
-from mobilemoe.train.stage import Stage
+from mobilemoe.recipe import Optimizer, Stage
+from mobilemoe.train.balance import BiasBalancer, worst_load
+from mobilemoe.train.events import StepMetrics
+from mobilemoe.train.gradients import Step, add_gradients
+from mobilemoe.train.settings import Settings
 from mobilemoe.train.state import load_state, save_state, take
-
-Z_LOSS = 1e-4  # arXiv 2605.27358
-BETAS = (0.9, 0.95)  # our choice, as are weight decay and clipping
-WEIGHT_DECAY = 0.1
-CLIP_NORM = 1.0
-
-
-@dataclass(frozen=True)
-class StepMetrics:
-    """What one optimiser step did; `seconds` is its wall time."""
-
-    stage: str
-    step: int
-    tokens_seen: int
-    loss: float
-    z_loss: float
-    lr: float
-    grad_norm: float
-    dropped_share: float
-    worst_load: float
-    seconds: float
+from mobilemoe.train.world import Alone, World
 
 
 class Trainer:
     """One stage's run over `model`: steps, saves, resumes.
 
-    `batches(step)` must be a pure function of the step. The model's weights are trained in
-    place; with `stage.fake_quant` the model stays fake-quantised afterwards.
+    `batches(step)` must be a pure function of the step; in a world of several processes it
+    gives this process's rows. The model's weights are trained in place; with `stage.fake_quant`
+    the model stays fake-quantised afterwards.
     """
 
-    def __init__(self, model: MobileMoE, stage: Stage, batches: Callable[[int], Batch]) -> None:
+    def __init__(
+        self,
+        model: MobileMoE,
+        stage: Stage,
+        batches: Callable[[int], Batch],
+        settings: Settings | None = None,
+        world: World | None = None,
+    ) -> None:
+        self.settings, self.world = settings or Settings(), world or Alone()
         self.model, self.stage, self.batches = model.train(), stage, batches
         self.step = 0
         if stage.fake_quant:
             enable_fake_quant(model, model.config.weights())
         self._floats = float_weights(model, model.config.weights())
         self._trained = {n: t for n, t in self._floats.items() if t.requires_grad}
-        self._optimizer = torch.optim.AdamW(_groups(self._trained), betas=BETAS, fused=True)
-        self._balancer = BiasBalancer(model)
+        self._optimizer = _adamw(self._trained, self.settings.optimizer)
+        self._balancer = BiasBalancer(model, self.settings.routing.bias_update_rate)
 
     def run(self) -> Iterator[StepMetrics]:
         """Yield metrics after every remaining step.
@@ -77,47 +64,44 @@ class Trainer:
 
     def _one_step(self) -> StepMetrics:
         started = time.perf_counter()
-        lr = self.stage.lr(self.step)
+        lr = self.stage.lr_at(self.step)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
-        loss, z_loss, trace = self._loss(self.batches(self.step))
-        (loss + Z_LOSS * z_loss).backward()
-        grad_norm = torch.nn.utils.clip_grad_norm_(self._trained.values(), CLIP_NORM)
+        batch = self.batches(self.step)
+        done = add_gradients(self.model, batch, self.stage, self.settings, self.world)
+        grad_norm = torch.nn.utils.clip_grad_norm_(
+            self._trained.values(), self.settings.optimizer.clip_norm
+        )
         if not torch.isfinite(grad_norm):
-            raise self._diverged(float(loss.detach()))
+            raise self._diverged(done.loss)
         self._optimizer.step()
         self._optimizer.zero_grad()
         with torch.no_grad():
-            self._balancer.update(trace)
+            self._balancer.update(done.counts_LE)
         self.step += 1
+        return self._metrics(done, lr, float(grad_norm), time.perf_counter() - started)
+
+    def _metrics(self, done: Step, lr: float, grad_norm: float, seconds: float) -> StepMetrics:
         return StepMetrics(
             stage=self.stage.name,
             step=self.step,
             tokens_seen=self.step * self.stage.tokens_per_step,
-            loss=float(loss.detach()),
-            z_loss=float(z_loss.detach()),
+            loss=done.loss,
+            z_loss=done.z_loss,
             lr=lr,
-            grad_norm=float(grad_norm),
-            dropped_share=dropped_share(trace),
-            worst_load=worst_load(trace),
-            seconds=time.perf_counter() - started,
+            grad_norm=grad_norm,
+            dropped_share=done.dropped_share,
+            worst_load=worst_load(done.counts_LE),
+            router_entropy=done.router_entropy,
+            domain_loss=done.domain_loss,
+            seconds=seconds,
+            tok_s=self.stage.tokens_per_step / seconds,
         )
-
-    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, list[Routing]]:
-        trace: list[Routing] = []
-        ids_BT = torch.from_numpy(batch.ids_BT)
-        with parametrize.cached():  # fake quantisation rounds each weight once per step
-            h_BTD = self.model.hidden(
-                ids_BT, capacity_factor=self.stage.capacity_factor, trace=trace
-            )
-            targets_N = torch.from_numpy(batch.targets_BT).flatten()
-            loss = cross_entropy(h_BTD.flatten(0, 1), self.model.head_weight, targets_N)
-        return loss, router_z_loss(trace), trace
 
     def _diverged(self, loss: float) -> MobileMoEError:
         return MobileMoEError(
             f"{self.stage.name} step {self.step}: loss {loss}, the gradient is not finite",
-            hint="lower the stage's peak_lr; the last saved state is intact",
+            hint="lower the stage's lr; the last saved state is intact",
         )
 
     def save(self, folder: Path) -> None:
@@ -177,11 +161,13 @@ def _copy_into(floats: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
             floats[name].copy_(value)
 
 
-def _groups(trained: dict[str, Tensor]) -> list[dict[str, object]]:
+def _adamw(trained: dict[str, Tensor], constants: Optimizer) -> torch.optim.AdamW:
     """Matrices decay; norms do not."""
     matrices = [t for t in trained.values() if t.dim() >= 2]
     vectors = [t for t in trained.values() if t.dim() < 2]
-    return [
-        {"params": matrices, "weight_decay": WEIGHT_DECAY},
+    groups = [
+        {"params": matrices, "weight_decay": constants.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
+    betas = (constants.beta1, constants.beta2)
+    return torch.optim.AdamW(groups, betas=betas, eps=constants.eps, fused=True)

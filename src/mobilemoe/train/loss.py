@@ -1,12 +1,14 @@
 """Cross-entropy straight from hidden states, a few rows at a time, and the router z-loss.
 
-N positions, D hidden, V vocabulary. Holding all [N, V] logits and their gradient costs more time
-in page faults than the mathematics; in chunks both stay in cache.
+N positions, D hidden, V vocabulary. All [N, V] logits and their gradient never exist at once:
+on CPU they cost more time in page faults than the mathematics, and with a vocabulary of 128k
+they would be the largest tensors of a step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,44 +18,66 @@ from torch import Tensor
 from mobilemoe.data import IGNORED
 from mobilemoe.model import Routing
 
-CHUNK_ROWS = 512
+# Logits that exist at a time: what stays in a CPU's cache, and what keeps a GPU busy.
+CHUNK_LOGITS = {"cpu": 2**21, "cuda": 2**27}
+MIN_ROWS = 16
+
+
+@dataclass(frozen=True)
+class TokenLosses:
+    """`total` is the differentiable sum; `each_N` the loss per position (0 where ignored)."""
+
+    total: Tensor
+    each_N: Tensor
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Mean of -log softmax(h W^T)[target]; gradients are formed in the forward pass."""
+    """Sum and terms of -log softmax(h W^T)[target]; gradients are formed in the forward pass."""
 
     @staticmethod
-    def forward(ctx: Any, h_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-        loss = h_ND.new_zeros(())
+    def forward(
+        ctx: Any, h_ND: Tensor, weight_VD: Tensor, targets_N: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        losses_N = torch.empty(len(h_ND), dtype=torch.float32, device=h_ND.device)
         grad_h_ND = torch.empty_like(h_ND)
         grad_weight_VD = torch.zeros_like(weight_VD)
-        count = max(1, targets_N.numel())
-        for start in range(0, targets_N.numel(), CHUNK_ROWS):
-            span = slice(start, start + CHUNK_ROWS)
+        w_VD = weight_VD.to(h_ND.dtype)
+        for span in _spans(len(h_ND), len(w_VD), h_ND.device.type):
             h, targets = h_ND[span], targets_N[span]
-            log_probs = F.log_softmax(h @ weight_VD.T, dim=-1)
-            loss -= log_probs.gather(1, targets[:, None]).sum()
+            log_probs = F.log_softmax(h @ w_VD.T, dim=-1, dtype=torch.float32)
+            losses_N[span] = log_probs.gather(1, targets[:, None]).squeeze(1).neg()
             gradient = log_probs.exp_()
             gradient.scatter_add_(1, targets[:, None], gradient.new_full((len(targets), 1), -1))
-            grad_h_ND[span] = gradient @ weight_VD
-            grad_weight_VD.addmm_(gradient.T, h)
-        ctx.save_for_backward(grad_h_ND.div_(count), grad_weight_VD.div_(count))
-        return loss / count
+            gradient = gradient.to(h.dtype)
+            torch.mm(gradient, w_VD, out=grad_h_ND[span])
+            if grad_weight_VD.dtype == h.dtype:
+                grad_weight_VD.addmm_(gradient.T, h)
+            else:
+                grad_weight_VD += gradient.T @ h
+        ctx.save_for_backward(grad_h_ND, grad_weight_VD)
+        ctx.mark_non_differentiable(losses_N)
+        return losses_N.sum(), losses_N
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:
         grad_h_ND, grad_weight_VD = ctx.saved_tensors
-        (scale,) = grad_outputs
-        return grad_h_ND * scale, grad_weight_VD * scale, None
+        scale = grad_outputs[0]
+        return grad_h_ND * scale.to(grad_h_ND.dtype), grad_weight_VD * scale, None
 
 
-def cross_entropy(h_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-    """Return the mean loss over positions whose target is not `IGNORED` (0 if there is none)."""
+def _spans(rows: int, vocabulary: int, device: str) -> list[slice]:
+    step = max(MIN_ROWS, CHUNK_LOGITS.get(device, CHUNK_LOGITS["cuda"]) // vocabulary)
+    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
+def cross_entropy(h_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> TokenLosses:
+    """Return the loss over positions whose target is not `IGNORED`: nats, summed and each."""
     kept = (targets_N != IGNORED).nonzero().squeeze(1)
-    loss: Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+    total, losses = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
         h_ND.index_select(0, kept), weight_VD, targets_N.index_select(0, kept)
     )
-    return loss
+    each_N = torch.zeros(len(targets_N), device=h_ND.device).index_copy_(0, kept, losses)
+    return TokenLosses(total, each_N)
 
 
 def router_z_loss(trace: Sequence[Routing]) -> Tensor:

@@ -1,0 +1,140 @@
+"""One step's gradient, in as many pieces as fit the device, and what it says of the step.
+
+B batch, T tokens, N = B T, L MoE layers, E experts. The sum of the losses is divided by the
+number of learnt tokens of the whole step, so pieces and devices change nothing but rounding
+(and, with drop-and-pad, which choices find a slot: capacity is per piece).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from mobilemoe.data import IGNORED, Batch
+from mobilemoe.model import MobileMoE, Routing
+from mobilemoe.recipe import Stage
+from mobilemoe.train.loss import TokenLosses, cross_entropy, router_z_loss
+from mobilemoe.train.settings import Settings
+from mobilemoe.train.world import World
+
+
+@dataclass(frozen=True)
+class Step:
+    """Means over all learnt tokens of one step; `counts_LE` are its choices per expert."""
+
+    loss: float
+    z_loss: float
+    router_entropy: float
+    dropped_share: float
+    domain_loss: dict[str, float]
+    counts_LE: Tensor
+
+
+def add_gradients(
+    model: MobileMoE, batch: Batch, stage: Stage, settings: Settings, world: World
+) -> Step:
+    """Add the gradient of `batch`, this process's rows of the step, to the parameters."""
+    sums = _Sums()
+    learnt = int(world.total(torch.tensor(int((batch.targets_BT != IGNORED).sum()))))
+    with _precision(settings, world):
+        for part in _parts(batch, settings.run.micro_batch_rows):
+            trace: list[Routing] = []
+            with parametrize.cached():  # fake quantisation rounds each weight once
+                losses = _losses(model, part, stage.capacity_factor, trace, world.device)
+                share = len(part.domains) / stage.batch_size
+                z_loss = share * router_z_loss(trace)
+                ((losses.total / max(1, learnt)) + settings.routing.z_loss * z_loss).backward()
+            sums.add(part, losses, float(z_loss.detach()), trace, share)
+    return sums.over(world, learnt)
+
+
+def _losses(
+    model: MobileMoE,
+    batch: Batch,
+    capacity_factor: float | None,
+    trace: list[Routing],
+    device: torch.device,
+) -> TokenLosses:
+    ids_BT = torch.from_numpy(batch.ids_BT).to(device)
+    targets_N = torch.from_numpy(batch.targets_BT).flatten().to(device)
+    h_BTD = model.hidden(ids_BT, capacity_factor=capacity_factor, trace=trace)
+    return cross_entropy(h_BTD.flatten(0, 1), model.head_weight, targets_N)
+
+
+def _precision(settings: Settings, world: World) -> AbstractContextManager[object]:
+    if settings.run.precision == "fp32":
+        return nullcontext()
+    return torch.autocast(world.device.type, torch.bfloat16)
+
+
+def _parts(batch: Batch, rows: int | None) -> Iterator[Batch]:
+    size = rows or len(batch.domains)
+    for start in range(0, len(batch.domains), size):
+        span = slice(start, start + size)
+        yield Batch(batch.ids_BT[span], batch.targets_BT[span], batch.domains[span])
+
+
+class _Sums:
+    """Adds up what the pieces of a step say."""
+
+    def __init__(self) -> None:
+        self._loss = self._z_loss = self._entropy = 0.0
+        self._dropped = 0
+        self._domains: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self._counts_LE = torch.zeros(0, 0, dtype=torch.long)
+
+    def add(
+        self, batch: Batch, losses: TokenLosses, z_loss: float, trace: list[Routing], share: float
+    ) -> None:
+        """Take in one piece, which has `share` of the step's rows."""
+        self._z_loss += z_loss
+        each_BT = losses.each_N.view(batch.ids_BT.shape).double().sum(1).tolist()
+        learnt_B = (batch.targets_BT != IGNORED).sum(1)
+        for domain, loss, learnt in zip(batch.domains, each_BT, learnt_B, strict=True):
+            self._loss += loss
+            self._domains[domain][0] += loss
+            self._domains[domain][1] += int(learnt)
+        if trace:
+            counts_LE = torch.stack([routing.tokens_per_expert_E for routing in trace])
+            is_first = self._counts_LE.numel() == 0
+            self._counts_LE = counts_LE if is_first else self._counts_LE + counts_LE
+            self._dropped += sum(routing.dropped for routing in trace)
+            self._entropy += share * router_entropy(trace)
+
+    def over(self, world: World, learnt: int) -> Step:
+        """Return the means over all processes."""
+        counts_LE = world.total(self._counts_LE.to(world.device))
+        scalars = np.array([self._loss, self._z_loss, self._entropy, float(self._dropped)])
+        loss, z_loss, entropy, dropped = world.total(torch.from_numpy(scalars)).tolist()
+        choices = float(counts_LE.sum())
+        return Step(
+            loss=loss / max(1, learnt),
+            z_loss=z_loss,
+            router_entropy=entropy,
+            dropped_share=dropped / choices if choices else 0.0,
+            domain_loss=self._domain_means(world),
+            counts_LE=counts_LE,
+        )
+
+    def _domain_means(self, world: World) -> dict[str, float]:
+        """Return nats per learnt token by domain, of this process's rows."""
+        return {d: loss / n for d, (loss, n) in sorted(self._domains.items()) if n}
+
+
+@torch.no_grad()
+def router_entropy(trace: list[Routing]) -> float:
+    """Return the mean entropy of the normalised router scores as a share of log E."""
+    shares = []
+    for routing in trace:
+        scores_TE = routing.router_logits_TE.float().sigmoid()
+        p_TE = scores_TE / scores_TE.sum(-1, keepdim=True)
+        entropy_T = -(p_TE * p_TE.clamp(min=1e-20).log()).sum(-1)
+        shares.append(entropy_T.mean() / np.log(p_TE.shape[-1]))
+    return float(torch.stack(shares).mean())

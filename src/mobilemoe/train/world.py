@@ -1,0 +1,45 @@
+"""The devices of a run as the loop sees them. One process is a world of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class World(Protocol):
+    """All processes that train one model together; each computes its own rows of a step."""
+
+    @property
+    def rank(self) -> int:
+        """The number of this process, from 0."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many processes there are."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        ...
+
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sum of `values` over all processes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A world of one process; nothing is sent anywhere."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    rank: int = 0
+    size: int = 1
+
+    def total(self, values: Tensor) -> Tensor:
+        """Return `values`."""
+        return values
