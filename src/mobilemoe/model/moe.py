@@ -118,13 +118,17 @@ class SwiGLU(nn.Module):
 
 
 class Experts(nn.Module):
-    """The routed experts' weights, laid out [E, in, out] as in the checkpoint."""
+    """The routed experts, their weights laid out [E, in, out] as in the checkpoint."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         E, D, width = config.num_local_experts, config.hidden_size, config.intermediate_size
         self.gate_up_proj = nn.Parameter(torch.empty(E, D, 2 * width))
         self.down_proj = nn.Parameter(torch.empty(E, width, D))
+
+    def forward(self, x_ND: Tensor, counts: tuple[int, ...]) -> Tensor:
+        """Return [N, D]: expert e computes the next `counts[e]` rows."""
+        return experts(x_ND, counts, self.gate_up_proj, self.down_proj)
 
 
 class MoE(nn.Module):
@@ -156,7 +160,7 @@ class MoE(nn.Module):
         plan = dispatch(routing, self._capacity(h_TD.shape[0], capacity_factor))
         tokens_N = plan.choices_N // self.config.num_experts_per_tok
         x_ND = h_TD.index_select(0, tokens_N)
-        y_ND = experts(x_ND, plan.counts, self.experts.gate_up_proj, self.experts.down_proj)
+        y_ND = self.experts(x_ND, plan.counts)
         y_TD = combine(y_ND, plan.choices_N, routing.topk_weights_TK)
         if self.shared_expert is not None:
             y_TD = y_TD + self.shared_expert(h_TD)
