@@ -8,7 +8,7 @@ number of learnt tokens of the whole step, so pieces and devices change nothing 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -45,9 +45,8 @@ def add_gradients(
     learnt = int(world.total(torch.tensor(int((batch.targets_BT != IGNORED).sum()))))
     with _precision(settings, world):
         for part in _parts(batch, settings.run.micro_batch_rows):
-            trace: list[Routing] = []
             with parametrize.cached():  # fake quantisation rounds each weight once
-                losses = _losses(model, part, stage.capacity_factor, trace, world.device)
+                losses, trace = _losses(model, part, stage.capacity_factor, world.device)
                 share = len(part.domains) / stage.batch_size
                 z_loss = share * router_z_loss(trace)
                 ((losses.total / max(1, learnt)) + settings.routing.z_loss * z_loss).backward()
@@ -59,13 +58,14 @@ def _losses(
     model: MobileMoE,
     batch: Batch,
     capacity_factor: float | None,
-    trace: list[Routing],
     device: torch.device,
-) -> TokenLosses:
+) -> tuple[TokenLosses, tuple[Routing, ...]]:
+    trace: list[Routing] = []
     ids_BT = torch.from_numpy(batch.ids_BT).to(device)
     targets_N = torch.from_numpy(batch.targets_BT).flatten().to(device)
     h_BTD = model.hidden(ids_BT, capacity_factor=capacity_factor, trace=trace)
-    return cross_entropy(h_BTD.flatten(0, 1), model.head_weight, targets_N)
+    routings = tuple(trace)  # a checkpointed layer adds to the trace again in its backward pass
+    return cross_entropy(h_BTD.flatten(0, 1), model.head_weight, targets_N), routings
 
 
 def _precision(settings: Settings, world: World) -> AbstractContextManager[object]:
@@ -91,7 +91,12 @@ class _Sums:
         self._counts_LE = torch.zeros(0, 0, dtype=torch.long)
 
     def add(
-        self, batch: Batch, losses: TokenLosses, z_loss: float, trace: list[Routing], share: float
+        self,
+        batch: Batch,
+        losses: TokenLosses,
+        z_loss: float,
+        trace: Sequence[Routing],
+        share: float,
     ) -> None:
         """Take in one piece, which has `share` of the step's rows."""
         self._z_loss += z_loss
@@ -129,7 +134,7 @@ class _Sums:
 
 
 @torch.no_grad()
-def router_entropy(trace: list[Routing]) -> float:
+def router_entropy(trace: Sequence[Routing]) -> float:
     """Return the mean entropy of the normalised router scores as a share of log E."""
     shares = []
     for routing in trace:
