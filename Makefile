@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 WHEEL := $$(echo $(VENV)/wheel/mobilemoe-*.whl)
 # Tests build with warnings as errors; such a package serves the demonstration as well.
 WERROR := $(if $(filter test lint format env,$(MAKECMDGOALS)),ON,OFF)
-SOURCES := $(shell find src native -type f ! -name '*.pyc' ! -path 'native/fuzz/*' \
+SOURCES := $(shell find src native recipes -type f ! -name '*.pyc' ! -path 'native/fuzz/*' \
              ! -path 'native/check/*') \
            $(wildcard CMakeLists.txt pyproject.toml README.md LICENSE)
 

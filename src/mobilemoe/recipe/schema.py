@@ -1,4 +1,4 @@
-"""What a recipe is: a model, its data, four stages, and how they run. No torch here.
+"""The parts of a recipe besides its model and its stages. No torch here.
 
 What is trained (`model`, `optimizer`, `routing`, `sources`, `stages`, `seed`) decides the
 weights; how it runs (`run`, `guard`, `parallel`) decides where, how fast and how safely.
@@ -6,14 +6,12 @@ weights; how it runs (`run`, `guard`, `parallel`) decides where, how fast and ho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
-from mobilemoe.config import ModelConfig
-from mobilemoe.errors import MobileMoEError
-from mobilemoe.recipe.stage import Stage
+from mobilemoe.recipe.checks import Range, check_fields, check_name, require
 
+EMBEDDED = ("code", "knowledge", "math", "instruct")  # what the embedded corpus is made of
 SourceKind = Literal["embedded", "txt", "jsonl", "parquet", "hf"]
 Precision = Literal["fp32", "bf16"]
 
@@ -26,6 +24,10 @@ class Source:
     of local files, or a data set id of the hub. `text_field` names the field of a document,
     `messages_field` that of a conversation (a list of {role, content}); exactly one of them is
     set, except for "embedded" and "txt". `domain` is the name under which losses are reported.
+    `subset`, `split` and `revision` are the hub's words; `max_tokens` None takes all there is.
+
+    Raises:
+        MobileMoEError: naming `sources`, the source, the field, its value and what is allowed.
     """
 
     name: str
@@ -40,6 +42,15 @@ class Source:
     revision: str | None = None
     max_tokens: int | None = None
 
+    def __post_init__(self) -> None:
+        table = f"sources.{self.name}"
+        check_fields(self, table, {"max_tokens": Range(1, 10**15)})
+        check_name("a source's name", self.name)
+        check_name(f"{table}.domain", self.domain)
+        require(bool(self.path), f"{table}.path", self.path, "a text that is not empty")
+        _check_content(self, table)
+        _check_hub_words(self, table)
+
     @property
     def is_conversations(self) -> bool:
         """Whether rows are conversations, of which only the assistant's words are learnt."""
@@ -49,7 +60,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """AdamW's constants, the same in all stages; the learning rate is the stage's."""
+    """AdamW's constants, the same in all stages; the learning rate is the stage's.
+
+    Raises:
+        MobileMoEError: naming the field, its value and what is allowed.
+    """
 
     beta1: float = 0.9
     beta2: float = 0.95
@@ -57,13 +72,23 @@ class Optimizer:
     weight_decay: float = 0.1
     clip_norm: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_fields(self, "optimizer", _OPTIMIZER)
+
 
 @dataclass(frozen=True)
 class RoutingLosses:
-    """What keeps the experts in use: the bias update (arXiv 2408.15664), z-loss (2202.08906)."""
+    """What keeps the experts in use: the bias update (arXiv 2408.15664), z-loss (2202.08906).
+
+    Raises:
+        MobileMoEError: naming the field, its value and what is allowed.
+    """
 
     bias_update_rate: float = 1e-3
     z_loss: float = 1e-4
+
+    def __post_init__(self) -> None:
+        check_fields(self, "routing", {"bias_update_rate": Range(0, 1), "z_loss": Range(0, 1)})
 
 
 @dataclass(frozen=True)
@@ -72,6 +97,9 @@ class Run:
 
     `micro_batch_rows` rows go through the model at a time (None: all that a device has of a
     step). `device` "auto" takes a GPU if there is one. `threads` None takes the allowed cores.
+
+    Raises:
+        MobileMoEError: naming the field, its value and what is allowed.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -84,6 +112,9 @@ class Run:
     save_every_seconds: float = 60.0
     tracker: Literal["none", "trackio", "wandb"] = "none"
 
+    def __post_init__(self) -> None:
+        check_fields(self, "run", _RUN)
+
 
 @dataclass(frozen=True)
 class Guard:
@@ -94,6 +125,9 @@ class Guard:
     theirs by more than `max_grad_factor` times. After `max_skips` in a row the run returns to
     the last good checkpoint. An expert load above `collapse_load` times the mean for `window`
     steps, on average, raises the alarm.
+
+    Raises:
+        MobileMoEError: naming the field, its value and what is allowed.
     """
 
     window: int = 50
@@ -103,6 +137,9 @@ class Guard:
     max_rollbacks: int = 3
     collapse_load: float = 12.0
 
+    def __post_init__(self) -> None:
+        check_fields(self, "guard", _GUARD)
+
 
 @dataclass(frozen=True)
 class Parallel:
@@ -110,42 +147,65 @@ class Parallel:
 
     The rest of the model is sharded over all ranks (FSDP2); `expert_parallel` of them share one
     set of experts, each holding E / `expert_parallel`.
+
+    Raises:
+        MobileMoEError: naming the field, its value and what is allowed.
     """
 
     expert_parallel: int = 1
     hang_timeout_s: float = 45.0
 
+    def __post_init__(self) -> None:
+        ranges = {"expert_parallel": Range(1, 4096), "hang_timeout_s": Range(1, 86_400)}
+        check_fields(self, "parallel", ranges)
 
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that `mobilemoe train` needs to know.
 
-    `tokenizer` is "embedded" (trained on the embedded corpus), a folder, or a hub id.
+_OPTIMIZER = {
+    "beta1": Range(0, 1, below=True),
+    "beta2": Range(0, 1, below=True),
+    "eps": Range(0, 1, above=True),
+    "weight_decay": Range(0, 10),
+    "clip_norm": Range(0, 10**9, above=True),
+}
+_RUN = {
+    "micro_batch_rows": Range(1, 2**20),
+    "threads": Range(1, 4096),
+    "tokenizer_workers": Range(0, 1024),
+    "save_every_seconds": Range(0, 86_400),
+}
+_GUARD = {
+    "window": Range(1, 10**6),
+    "max_loss_jump": Range(0, 10**9, above=True),
+    "max_grad_factor": Range(1, 10**9),
+    "max_skips": Range(1, 10**6),
+    "max_rollbacks": Range(0, 10**6),
+    "collapse_load": Range(1, 10**6),
+}
 
-    Raises:
-        MobileMoEError: naming the table, the field, its value and what is allowed.
-    """
 
-    name: str
-    model: ModelConfig
-    seed: int
-    tokenizer: str
-    sources: Mapping[str, Source]
-    optimizer: Optimizer
-    routing: RoutingLosses
-    stages: tuple[Stage, ...]
-    run: Run = field(default_factory=Run)
-    guard: Guard = field(default_factory=Guard)
-    parallel: Parallel = field(default_factory=Parallel)
+def _check_content(source: Source, table: str) -> None:
+    """Check which field holds the text, as far as the kind of the source says it."""
+    if source.kind == "embedded":
+        allowed = ", ".join(EMBEDDED)
+        require(source.path in EMBEDDED, f"{table}.path", source.path, f"embedded: {allowed}")
+    named = [name for name in ("text_field", "messages_field") if getattr(source, name) is not None]
+    path = f"{table}.{named[0] if named else 'text_field'}"
+    value = getattr(source, named[0]) if named else None
+    if source.kind in ("embedded", "txt"):
+        remedy = f"remove it: {source.kind!r} has no fields"
+        require(not named, path, value, f"left out with kind {source.kind!r}", remedy)
+        return
+    allowed = f"exactly one of text_field and messages_field with kind {source.kind!r}"
+    require(len(named) == 1, path, value if len(named) == 1 else " and ".join(named), allowed)
+    require(bool(value), path, value, "the name of a field")
 
-    def stage(self, name: str) -> Stage:
-        """Return the stage called `name`.
 
-        Raises:
-            MobileMoEError: if there is none.
-        """
-        for stage in self.stages:
-            if stage.name == name:
-                return stage
-        allowed = ", ".join(stage.name for stage in self.stages)
-        raise MobileMoEError(f"recipe {self.name}: no stage {name!r}; allowed: {allowed}")
+def _check_hub_words(source: Source, table: str) -> None:
+    """Refuse what only a data set of the hub has."""
+    for name, absent in (("subset", None), ("split", "train"), ("revision", None)):
+        value = getattr(source, name)
+        if source.kind == "hf":
+            require(value != "", f"{table}.{name}", value, "a text that is not empty")
+        else:
+            allowed = f"left out with kind {source.kind!r}; it belongs to 'hf'"
+            require(value == absent, f"{table}.{name}", value, allowed)

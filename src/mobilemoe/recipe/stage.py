@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from mobilemoe.recipe.checks import Range, check_fields, require
+
 StageName = Literal["pretrain", "midtrain", "sft", "qat"]
 STAGE_NAMES: tuple[StageName, ...] = ("pretrain", "midtrain", "sft", "qat")
 Schedule = Literal["cosine", "linear"]
@@ -21,6 +23,9 @@ class Stage:
     drop-and-pad's, None is dropless. `fake_quant` rounds the weights to the values of the INT4
     file, `int8_activations` the inputs of their products as the engine does. `for_domains` names
     the held-out parts whose loss the stage exists to lower.
+
+    Raises:
+        MobileMoEError: naming the stage, the field, its value and what is allowed.
     """
 
     name: str
@@ -37,6 +42,10 @@ class Stage:
     capacity_factor: float | None
     fake_quant: bool = False
     int8_activations: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self, self.name, _STAGE)
+        _check_stage(self)
 
     @property
     def batch_size(self) -> int:
@@ -72,3 +81,31 @@ class Stage:
         """Return the same stage for about `tokens` tokens, its warm-up a tenth at most."""
         changed = replace(self, tokens=max(1, tokens))
         return replace(changed, warmup_steps=max(1, min(self.warmup_steps, changed.steps // 10)))
+
+
+_STAGE = {
+    "tokens": Range(1, 10**15),
+    "context": Range(2, 2**20),
+    "batch_tokens": Range(2, 2**30),
+    "lr": Range(0, 1, above=True),
+    "warmup_steps": Range(0, 10**9),
+    "final_lr": Range(0, 1),
+    "capacity_factor": Range(0, 1000, above=True),
+}
+_SHARE = Range(0, 1)
+SHARES_TOLERANCE = 1e-6  # of the sum of a mixture
+
+
+def _check_stage(stage: Stage) -> None:
+    allowed = f"a multiple of context {stage.context:,}"
+    whole = stage.batch_tokens % stage.context == 0
+    require(whole, f"{stage.name}.batch_tokens", stage.batch_tokens, allowed)
+    allowed = "float with float weights; the engine has int8 activations for INT4 only"
+    supported = stage.fake_quant or not stage.int8_activations
+    require(supported, f"{stage.name}.activations", "int8", allowed)
+    for name, share in stage.mixture.items():
+        require(share in _SHARE, f"{stage.name}.mixture.{name}", share, str(_SHARE))
+    total = math.fsum(stage.mixture.values())
+    whole = abs(total - 1) <= SHARES_TOLERANCE
+    hint = f"change the shares of [{stage.name}.mixture]; they are parts of one whole"
+    require(whole, f"the sum of {stage.name}.mixture", round(total, 9), "1", hint)
