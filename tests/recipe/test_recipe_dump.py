@@ -52,7 +52,7 @@ NOT_TRAINED = [
 ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(recipes())
 def test_what_is_written_reads_back_equal_and_is_written_the_same(recipe: Recipe) -> None:
     text = dump_recipe(recipe)
@@ -62,7 +62,7 @@ def test_what_is_written_reads_back_equal_and_is_written_the_same(recipe: Recipe
     assert recipe_id(again) == recipe_id(recipe)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(recipes(), recipes())
 def test_ids_are_equal_exactly_if_nothing_that_is_trained_differs(a: Recipe, b: Recipe) -> None:
     assert (recipe_id(a) == recipe_id(b)) == (difference(a, b) == ())
