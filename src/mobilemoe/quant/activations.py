@@ -64,7 +64,8 @@ def fake_int8(x: Tensor, terms: int = 1, block: int = GROUP_SIZE) -> Tensor:
 def _one_term(x: Tensor, block: int) -> Tensor:
     blocks = x.unflatten(-1, (-1, block))
     scale, inverse = block_scales(blocks)
-    return (blocks * inverse).round_().mul_(scale).flatten(-2)
+    values: Tensor = (blocks * inverse).round_().mul_(scale).flatten(-2)
+    return values
 
 
 def block_scales(blocks: Tensor) -> BlockScales:
