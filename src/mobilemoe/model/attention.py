@@ -14,7 +14,11 @@ from mobilemoe.model.rope import apply_rope
 
 
 class Attention(nn.Module):
-    """softmax(q k^T / sqrt(d)) v with q and k rotated and normalised."""
+    """softmax(q k^T / sqrt(d)) v with q and k rotated and normalised.
+
+    `stored` is what becomes of keys and values [B, G, T, d] in a cache: nothing, unless fake
+    quantisation puts its own there.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -25,6 +29,7 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(D, G * d, bias=False)
         self.v_proj = nn.Linear(D, G * d, bias=False)
         self.o_proj = nn.Linear(H * d, D, bias=False)
+        self.stored: nn.Module = nn.Identity()
 
     def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Return [B, T, D]; `cos` and `sin` are [T, d/2]."""
@@ -33,7 +38,8 @@ class Attention(nn.Module):
         v_BGTd = self._heads(self.v_proj(x_BTD))
         eps = self.config.rms_norm_eps
         q_BHTd = rms_norm(apply_rope(q_BHTd, cos, sin), eps)
-        k_BGTd = rms_norm(apply_rope(k_BGTd, cos, sin), eps)
+        k_BGTd = self.stored(rms_norm(apply_rope(k_BGTd, cos, sin), eps))
+        v_BGTd = self.stored(v_BGTd)
         repeat = self.config.num_attention_heads // self.config.num_key_value_heads
         o_BHTd = F.scaled_dot_product_attention(
             q_BHTd,

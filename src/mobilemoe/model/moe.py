@@ -8,6 +8,7 @@ native kernels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -118,17 +119,23 @@ class SwiGLU(nn.Module):
 
 
 class Experts(nn.Module):
-    """The routed experts, their weights laid out [E, in, out] as in the checkpoint."""
+    """The routed experts, their weights laid out [E, in, out] as in the checkpoint.
+
+    `compute` applies them as `experts` does; int8 fake quantisation puts its own there.
+    """
+
+    compute: Callable[[Tensor, tuple[int, ...], Tensor, Tensor], Tensor]
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         E, D, width = config.num_local_experts, config.hidden_size, config.intermediate_size
         self.gate_up_proj = nn.Parameter(torch.empty(E, D, 2 * width))
         self.down_proj = nn.Parameter(torch.empty(E, width, D))
+        self.compute = experts
 
     def forward(self, x_ND: Tensor, counts: tuple[int, ...]) -> Tensor:
         """Return [N, D]: expert e computes the next `counts[e]` rows."""
-        return experts(x_ND, counts, self.gate_up_proj, self.down_proj)
+        return self.compute(x_ND, counts, self.gate_up_proj, self.down_proj)
 
 
 class MoE(nn.Module):
