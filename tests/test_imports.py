@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1] / "src" / "mobilemoe"
 LEVELS = (
     ("errors",),
     ("atomic",),
+    ("page",),
     ("weights",),
     ("config",),
     ("presets",),

@@ -180,6 +180,15 @@ class ModelConfig:
         query = self.num_attention_heads * self.head_dim
         return matrices + round(2 * self.num_hidden_layers * query * positions)
 
+    def training_flops_per_token(self, context: int) -> int:
+        """FLOPs of forward and backward for one token of a row of `context` tokens.
+
+        The backward pass multiplies twice for each product of the forward pass. A token attends
+        to itself and what is before it, (context + 1) / 2 positions on average. What activation
+        checkpointing computes again is not counted.
+        """
+        return 3 * 2 * self.macs_per_token((context + 1) / 2)
+
     def kv_bytes_per_token(self, kv_format: KvFormat) -> int:
         """Bytes of keys and values per token over all layers; int8 with its float32 scales."""
         _check_choice("kv_format", kv_format, tuple(KV_BYTES))

@@ -12,10 +12,10 @@ from typing import Any, NotRequired, get_origin, get_type_hints
 import pytest
 from report_example import synthetic_report
 
-from mobilemoe.demo.markup import MINUS
 from mobilemoe.demo.page import SECTIONS, render, write_report
 from mobilemoe.demo.schema import Report
 from mobilemoe.errors import MobileMoEError
+from mobilemoe.page.markup import MINUS
 
 OPTIONAL = sorted(
     name

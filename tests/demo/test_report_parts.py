@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from report_example import synthetic_report
 
 from mobilemoe.config import ModelConfig
-from mobilemoe.demo import markup
-from mobilemoe.demo.canvas import spread
 from mobilemoe.demo.figures import smoothed
 from mobilemoe.demo.figures_device import relative
 from mobilemoe.demo.figures_model import expert_order, heat_class, parts
-from mobilemoe.demo.style import PALETTE
 from mobilemoe.demo.validate import validate
 from mobilemoe.errors import MobileMoEError
+from mobilemoe.page import markup
+from mobilemoe.page.canvas import spread
+from mobilemoe.page.style import PALETTE
 
 
 def test_the_example_is_valid() -> None:

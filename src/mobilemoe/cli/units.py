@@ -60,3 +60,12 @@ def count(value: float) -> str:
 def _three_digits(value: float) -> str:
     decimals = 2 if value < 9.995 else 1 if value < 99.95 else 0
     return f"{value:.{decimals}f}"
+
+
+def time_span(seconds: float) -> str:
+    """Return a time as a person would say it: 12 s, 3 min 05 s, 1 h 02 min, 2 d 03 h."""
+    whole = max(0, round(seconds))
+    for size, unit, part, lower in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // part:02d} {lower}"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from mobilemoe.demo.canvas import NARROW, label, new_figure, panel, responsive, sheet, spread
-from mobilemoe.demo.markup import finite, finites, short_count
 from mobilemoe.demo.schema import Measured, Stage
-from mobilemoe.demo.style import light
+from mobilemoe.page.canvas import NARROW, label, new_figure, panel, responsive, sheet, spread
+from mobilemoe.page.markup import finite, finites, short_count
+from mobilemoe.page.style import light
 
 _LOSS_TICKS = (0.5, 0.7, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12)
 Segment = tuple[float, float]

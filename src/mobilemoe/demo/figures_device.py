@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from mobilemoe.demo.canvas import NARROW, label, new_figure, panel, responsive, spread
-from mobilemoe.demo.markup import MINUS, finite, finites, short_count, significant
 from mobilemoe.demo.schema import PerplexityRow, SeedRow, SpeedModel
-from mobilemoe.demo.style import light
+from mobilemoe.page.canvas import NARROW, label, new_figure, panel, responsive, spread
+from mobilemoe.page.markup import MINUS, finite, finites, short_count, significant
+from mobilemoe.page.style import light
 
 # Form of the model: colour of its dot, and whether the dot is filled.
 _FORMS: Mapping[str, tuple[str, bool]] = {

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, PathPatch, Rectangle
 from matplotlib.path import Path
 
-from mobilemoe.demo.canvas import NARROW, new_figure, responsive, sheet
-from mobilemoe.demo.markup import TIMES, finite, short_count
 from mobilemoe.demo.schema import Experts, Shape
-from mobilemoe.demo.style import light
+from mobilemoe.page.canvas import NARROW, new_figure, responsive, sheet
+from mobilemoe.page.markup import TIMES, finite, short_count
+from mobilemoe.page.style import light
 
 # Use of an expert against uniform use: below which ratio each class of the heat map ends.
 HEAT_CLASSES: tuple[tuple[float, str, str], ...] = (

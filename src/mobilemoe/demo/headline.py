@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from statistics import median
 
-from mobilemoe.demo.markup import (
+from mobilemoe.demo.schema import Report, SpeedModel
+from mobilemoe.page.markup import (
     MISSING,
     TIMES,
     change,
@@ -19,7 +20,6 @@ from mobilemoe.demo.markup import (
     short_count,
     significant,
 )
-from mobilemoe.demo.schema import Report, SpeedModel
 
 
 def headline(report: Report) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 
 from mobilemoe.atomic import atomic_write
 from mobilemoe.demo.headline import headline
-from mobilemoe.demo.markup import escape, printable
 from mobilemoe.demo.schema import Report
-from mobilemoe.demo.style import style_sheet
 from mobilemoe.demo.validate import validate
 from mobilemoe.errors import MobileMoEError
+from mobilemoe.page.markup import escape, printable
+from mobilemoe.page.style import style_sheet
 
 # Section id and heading, in order.
 SECTIONS = (

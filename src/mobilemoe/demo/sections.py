@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from mobilemoe.demo.figures import heldout_figure, loss_figure
 from mobilemoe.demo.figures_device import perplexity_figure, seeds_figure
 from mobilemoe.demo.figures_model import HEAT_CLASSES, architecture_figure, experts_figure
-from mobilemoe.demo.markup import (
+from mobilemoe.demo.schema import FunnelStep, Quantization, Report, SeedRow, Shape, Stage
+from mobilemoe.page.markup import (
     MINUS,
     MISSING,
     change,
@@ -25,7 +26,6 @@ from mobilemoe.demo.markup import (
     short_count,
     table,
 )
-from mobilemoe.demo.schema import FunnelStep, Quantization, Report, SeedRow, Shape, Stage
 
 _SHAPE_ROWS = (
     ("Total parameters", "total_params"),

@@ -6,7 +6,8 @@ from statistics import median
 
 from mobilemoe.demo.figures_device import SPEEDS, speed_figure, speed_values
 from mobilemoe.demo.headline import pair
-from mobilemoe.demo.markup import (
+from mobilemoe.demo.schema import FileBytes, Report, Sample, Speed
+from mobilemoe.page.markup import (
     MISSING,
     TIMES,
     count,
@@ -22,7 +23,6 @@ from mobilemoe.demo.markup import (
     significant,
     table,
 )
-from mobilemoe.demo.schema import FileBytes, Report, Sample, Speed
 
 _YES = '<span class="good">✓ yes</span>'
 _NO = '<span class="bad">✗ no</span>'

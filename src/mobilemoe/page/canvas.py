@@ -15,8 +15,8 @@ from matplotlib import style as matplotlib_style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mobilemoe.demo.markup import escape
-from mobilemoe.demo.style import PALETTE, light
+from mobilemoe.page.markup import escape
+from mobilemoe.page.style import PALETTE, light
 
 WIDE = 860
 NARROW = 358
