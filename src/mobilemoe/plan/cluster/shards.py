@@ -3,9 +3,7 @@
 FSDP2 cuts an axis of n into `ranks` chunks of ceil(n / ranks): the first ranks get full chunks,
 the next one what is left, the others nothing; every rank stores a full chunk, padded. A weight
 whose first axis is short (a rank's E / EP experts) would leave most ranks empty, so experts are
-cut along their second axis where that comes out even.
-
-E experts, D hidden, F routed expert width.
+then cut along another axis that comes out even.
 """
 
 from __future__ import annotations
@@ -70,23 +68,24 @@ def _shards(config: ModelConfig, layout: Layout) -> Iterator[Shard]:
     for weight in config.weights():
         if weight.kind == "expert":
             shape = (weight.shape[0] // layout.expert_parallel, *weight.shape[1:])
-            axis, ranks = expert_axis(config, layout), layout.expert_copies
-            unit = f"{_layer(weight)} experts"
-            yield Shard(weight.name, "experts", unit, shape, axis, ranks)
+            ranks, unit = layout.expert_copies, f"{_layer(weight)} experts"
+            yield Shard(weight.name, "experts", unit, shape, expert_axis(shape, ranks), ranks)
         elif weight.kind != "expert_bias":
             unit = _layer(weight)
             yield Shard(weight.name, part_of(weight), unit, weight.shape, 0, layout.gpus)
 
 
-def expert_axis(config: ModelConfig, layout: Layout) -> int:
-    """Return the axis along which FSDP cuts the experts: 1 if axis 0 is too short for the ranks.
+def expert_axis(shape: tuple[int, ...], ranks: int) -> int:
+    """Return the axis along which FSDP cuts an expert weight of `shape` over `ranks` ranks.
 
-    FSDP2 cuts other axes than the first only where they divide evenly.
+    Axis 0 if every rank gets an expert; else the first other axis that divides evenly, which is
+    the only way in which FSDP2 cuts those; else axis 0, with ranks that hold only padding.
     """
-    ranks = layout.expert_copies
-    too_short = ranks > config.num_local_experts // layout.expert_parallel
-    even = config.hidden_size % ranks == 0 and config.intermediate_size % ranks == 0
-    return 1 if too_short and even else 0
+    if ranks > shape[0]:
+        for axis in range(1, len(shape)):
+            if shape[axis] % ranks == 0:
+                return axis
+    return 0
 
 
 def part_of(weight: Weight) -> str:
