@@ -1,0 +1,128 @@
+"""A plan that does not fit is refused with a knob that mends it: tried, and its result stated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from mobilemoe.errors import MobileMoEError
+from mobilemoe.plan.cluster.gpu import gpu_profile, known_gpus
+from mobilemoe.plan.cluster.layout import Layout
+from mobilemoe.plan.cluster.memory import counted_states, stage_memory
+from mobilemoe.plan.cluster.plan import ClusterPlan, check_layout
+from mobilemoe.recipe import Recipe
+
+MOST_GPUS = 65_536  # the largest cluster that is proposed
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One change: how it is written on the command line, and what each GPU holds then."""
+
+    setting: str
+    layout: Layout
+    total: int
+
+
+def require_fit(plan: ClusterPlan) -> None:
+    """Return if every stage of `plan` fits its GPU.
+
+    Raises:
+        MobileMoEError: saying which stage needs how much too much, which part dominates, and
+            the first change that makes all stages fit.
+    """
+    if plan.fits:
+        return
+    fullest, limit = plan.fullest, plan.gpu.memory.value
+    memory = fullest.memory
+    raise MobileMoEError(
+        f"{plan.recipe.name} on {plan.layout.gpus} x {plan.gpu.name}: {fullest.stage.name} needs "
+        f"{_gb(memory.total)} per GPU, {_gb(memory.total - limit)} more than the {_gb(limit)} "
+        f"there are; the largest part is {memory.dominant}, {_gb(memory.parts[memory.dominant])}",
+        hint=_hint(plan, limit),
+    )
+
+
+def _hint(plan: ClusterPlan, limit: float) -> str:
+    for knob in _knobs(plan.recipe, plan.layout):
+        if knob.total <= limit:
+            return f"{knob.setting}: then {_gb(knob.total)} of {_gb(limit)} per GPU"
+    larger = _larger_gpu(plan)
+    if larger:
+        return larger
+    return "no setting makes it fit: take a smaller model or a shorter context"
+
+
+def _larger_gpu(plan: ClusterPlan) -> str:
+    needed = plan.fullest.memory.total
+    profiles = sorted((gpu_profile(name).memory.value, name) for name in known_gpus())
+    for memory, name in profiles:
+        if needed <= memory:
+            return f"--gpu {name}: then {_gb(needed)} of {_gb(memory)} per GPU"
+    return ""
+
+
+def _knobs(recipe: Recipe, layout: Layout) -> Iterator[Knob]:
+    """Yield changes that can run, cheapest first: single ones, then all of them together."""
+    singles = (_checkpointing, _fewer_rows, _more_expert_parallel, _more_gpus)
+    for change in singles:
+        yield from _working(recipe, change(recipe, layout))
+    for first in _checkpointing(recipe, layout):
+        for change in singles[1:]:
+            joined = ((f"{first[0]} {text}", new) for text, new in change(recipe, first[1]))
+            yield from _working(recipe, joined)
+        for rows in list(_fewer_rows(recipe, first[1]))[-1:]:
+            for change in singles[2:]:
+                prefix = f"{first[0]} {rows[0]}"
+                joined = ((f"{prefix} {text}", new) for text, new in change(recipe, rows[1]))
+                yield from _working(recipe, joined)
+
+
+Change = tuple[str, Layout]
+
+
+def _working(recipe: Recipe, changes: Iterator[Change]) -> Iterator[Knob]:
+    for setting, layout in changes:
+        try:
+            for stage in recipe.stages:
+                check_layout(recipe.model, layout, stage)
+        except MobileMoEError:
+            continue
+        states = counted_states(recipe.model, layout)
+        memories = [stage_memory(recipe.model, layout, s, states) for s in recipe.stages]
+        yield Knob(setting, layout, max(memory.total for memory in memories))
+
+
+def _checkpointing(recipe: Recipe, layout: Layout) -> Iterator[Change]:
+    if not layout.activation_checkpointing:
+        changed = replace(layout, activation_checkpointing=True)
+        yield "--set run.activation_checkpointing=true", changed
+
+
+def _fewer_rows(recipe: Recipe, layout: Layout) -> Iterator[Change]:
+    most = max(layout.micro_rows(stage) for stage in recipe.stages)
+    for rows in range(most - 1, 0, -1):
+        yield f"--set run.micro_batch_rows={rows}", replace(layout, micro_batch_rows=rows)
+
+
+def _more_expert_parallel(recipe: Recipe, layout: Layout) -> Iterator[Change]:
+    for ep in range(layout.expert_parallel + 1, recipe.model.num_local_experts + 1):
+        try:
+            changed = replace(layout, expert_parallel=ep)
+        except MobileMoEError:
+            continue
+        yield f"--set parallel.expert_parallel={ep}", changed
+
+
+def _more_gpus(recipe: Recipe, layout: Layout) -> Iterator[Change]:
+    gpus = layout.gpus * 2
+    while gpus <= MOST_GPUS:
+        try:
+            yield f"--gpus {gpus}", replace(layout, gpus=gpus)
+        except MobileMoEError:
+            return
+        gpus *= 2
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.1f} GB"

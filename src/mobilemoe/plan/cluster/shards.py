@@ -1,0 +1,159 @@
+"""Which part of each weight a rank keeps, as PyTorch's `fully_shard` cuts it.
+
+FSDP2 cuts an axis of n into `ranks` chunks of ceil(n / ranks): the first ranks get full chunks,
+the next one what is left, the others nothing; every rank stores a full chunk, padded. A weight
+whose first axis is short (a rank's E / EP experts) would leave most ranks empty, so experts are
+then cut along another axis that comes out even.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+from mobilemoe.config import ModelConfig
+from mobilemoe.plan.cluster.layout import Layout
+from mobilemoe.weights import Weight
+
+PARTS = ("embedding", "attention", "router", "experts", "shared expert", "dense FFN", "norms")
+ROOT = "root"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One parameter on one rank: its shape after EP, and the axis that `ranks` ranks share.
+
+    `unit` names what is gathered at once: a layer, the experts of a layer, or the root.
+    """
+
+    name: str
+    part: str
+    unit: str
+    shape: tuple[int, ...]
+    axis: int
+    ranks: int
+
+    @property
+    def chunk(self) -> int:
+        """Length of a full chunk of the cut axis."""
+        return -(-self.shape[self.axis] // self.ranks)
+
+    @property
+    def padded_size(self) -> int:
+        """Elements that every rank stores."""
+        return self.chunk * self._cross_section
+
+    @property
+    def full_size(self) -> int:
+        """Elements of the gathered weight, without padding."""
+        return prod(self.shape)
+
+    def size_on(self, rank: int) -> int:
+        """Elements that are rank `rank`'s (of the `ranks`) to train."""
+        left = self.shape[self.axis] - rank * self.chunk
+        return max(0, min(self.chunk, left)) * self._cross_section
+
+    @property
+    def _cross_section(self) -> int:
+        return prod(self.shape) // self.shape[self.axis]
+
+
+def shards(config: ModelConfig, layout: Layout) -> tuple[Shard, ...]:
+    """Return how every trained weight of `config` is cut; the router's bias is not trained."""
+    return tuple(_shards(config, layout))
+
+
+def _shards(config: ModelConfig, layout: Layout) -> Iterator[Shard]:
+    for weight in config.weights():
+        if weight.kind == "expert":
+            shape = (weight.shape[0] // layout.expert_parallel, *weight.shape[1:])
+            ranks, unit = layout.expert_copies, f"{_layer(weight)} experts"
+            yield Shard(weight.name, "experts", unit, shape, expert_axis(shape, ranks), ranks)
+        elif weight.kind != "expert_bias":
+            unit = _layer(weight)
+            yield Shard(weight.name, part_of(weight), unit, weight.shape, 0, layout.gpus)
+
+
+def expert_axis(shape: tuple[int, ...], ranks: int) -> int:
+    """Return the axis along which FSDP cuts an expert weight of `shape` over `ranks` ranks.
+
+    Axis 0 if every rank gets an expert; else the first other axis that divides evenly, which is
+    the only way in which FSDP2 cuts those; else axis 0, with ranks that hold only padding.
+    """
+    if ranks > shape[0]:
+        for axis in range(1, len(shape)):
+            if shape[axis] % ranks == 0:
+                return axis
+    return 0
+
+
+def part_of(weight: Weight) -> str:
+    """Return the part of the model (one of `PARTS`) that `weight` belongs to."""
+    plain = {"embedding": "embedding", "router": "router", "expert": "experts", "norm": "norms"}
+    if weight.kind in plain:
+        return plain[weight.kind]
+    if weight.name == "lm_head.weight":
+        return "embedding"
+    if ".self_attn." in weight.name:
+        return "attention"
+    return "shared expert" if ".shared_expert." in weight.name else "dense FFN"
+
+
+def _layer(weight: Weight) -> str:
+    words = weight.name.split(".")
+    return f"layer {words[2]}" if words[1] == "layers" else ROOT
+
+
+def padded_by_part(config: ModelConfig, layout: Layout) -> dict[str, int]:
+    """Return the elements of each part that every rank stores, padding included."""
+    return _by_part(config, [(shard.part, shard.padded_size) for shard in shards(config, layout)])
+
+
+def trained_by_part(config: ModelConfig, layout: Layout, rank: int) -> dict[str, int]:
+    """Return the elements of each part that are rank `rank`'s to train."""
+    sizes = []
+    for shard in shards(config, layout):
+        is_expert = shard.part == "experts"
+        own = rank // layout.expert_parallel if is_expert else rank
+        sizes.append((shard.part, shard.size_on(own)))
+    return _by_part(config, sizes)
+
+
+def _by_part(config: ModelConfig, sizes: list[tuple[str, int]]) -> dict[str, int]:
+    present = {part_of(weight) for weight in config.weights() if weight.kind != "expert_bias"}
+    totals = {part: 0 for part in PARTS if part in present}
+    for part, size in sizes:
+        totals[part] += size
+    return totals
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What FSDP gathers and reduces at once. `padded` counts the chunks of all ranks."""
+
+    name: str
+    ranks: int
+    full_size: int
+    padded_size: int
+
+    @property
+    def is_experts(self) -> bool:
+        """Whether it is shared by one rank of each EP group, not by all ranks."""
+        return self.name.endswith("experts")
+
+
+def units(config: ModelConfig, layout: Layout) -> tuple[Unit, ...]:
+    """Return the units of `config` in the order of their first weight."""
+    grouped: dict[str, list[Shard]] = {}
+    for shard in shards(config, layout):
+        grouped.setdefault(shard.unit, []).append(shard)
+    return tuple(
+        Unit(
+            name=name,
+            ranks=members[0].ranks,
+            full_size=sum(shard.full_size for shard in members),
+            padded_size=sum(shard.padded_size * shard.ranks for shard in members),
+        )
+        for name, members in grouped.items()
+    )
