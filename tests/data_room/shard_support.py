@@ -10,37 +10,11 @@ from pathlib import Path
 from mobilemoe.data import train_tokenizer
 from mobilemoe.recipe import Source
 
-WORDS = [
-    "the",
-    "a",
-    "model",
-    "router",
-    "expert",
-    "token",
-    "of",
-    "and",
-    "in",
-    "for",
-    "each",
-    "shard",
-    "river",
-    "stone",
-    "blue",
-    "walks",
-    "under",
-    "seven",
-    "night",
-    "glass",
-    "metal",
-    "paper",
-    "question",
-    "answer",
-    "number",
-    "light",
-    "small",
-    "wide",
-    "sings",
-]
+_SENTENCE = (
+    "the a model router expert token of and in for each shard river stone blue walks under seven "
+    "night glass metal paper question answer number light small wide sings"
+)
+WORDS = tuple(_SENTENCE.split())
 
 
 @cache

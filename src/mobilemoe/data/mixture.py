@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mobilemoe.data.schedule import Schedule
 from mobilemoe.data.shuffle import Order, shuffled
 from mobilemoe.data.tokenizer import END_OF_TEXT
 from mobilemoe.data.windows import (
@@ -25,8 +25,6 @@ from mobilemoe.data.windows import (
     Windows,
 )
 from mobilemoe.errors import MobileMoEError
-
-PERIOD = 4096  # shares are exact to one row in this many
 
 Stream = Tokens | Conversations
 
@@ -73,15 +71,13 @@ class Mixture:
         pad_id: int = END_OF_TEXT,
     ) -> None:
         _check(streams, weights, context, batch_size, seed)
-        self.names = tuple(sorted(name for name, weight in weights.items() if weight > 0))
+        self._schedule = Schedule(weights)
+        self.names = self._schedule.names
         self.batch_size = batch_size
         self.context = context
         self.seed = seed
         self._labels = {name: (labels or {}).get(name, name) for name in self.names}
         self._windows = {name: make_windows(streams[name], context, pad_id) for name in self.names}
-        self._schedule = row_schedule([weights[name] for name in self.names])
-        self._ranks = _ranks(self._schedule)
-        self._per_period = np.bincount(self._schedule, minlength=len(self.names))
         self._orders: dict[str, dict[int, Order]] = {name: {} for name in self.names}
 
     @property
@@ -118,24 +114,18 @@ class Mixture:
         found = [self._windows[name].row(window) for name, _, window in places]
         return stack(found, tuple(self._labels[name] for name, _, _ in places))
 
-    def rows_drawn(self, rows: int) -> dict[str, int]:
-        """Return how many of the first `rows` rows of the endless sequence each name gives."""
-        turns, rest = divmod(rows, PERIOD)
-        last = np.bincount(self._schedule[:rest], minlength=len(self.names))
-        drawn = turns * self._per_period + last
-        return {name: int(drawn[i]) for i, name in enumerate(self.names)}
+    def rows_drawn(self, steps: int) -> dict[str, int]:
+        """Return how many rows each name gives to `steps` batches."""
+        return self._schedule.drawn(steps * self.batch_size)
 
     def epochs(self, steps: int) -> dict[str, float]:
         """Return how often `steps` batches go through each stream."""
-        drawn = self.rows_drawn(steps * self.batch_size)
+        drawn = self.rows_drawn(steps)
         return {name: drawn[name] / len(self._windows[name]) for name in self.names}
 
     def locate(self, row: int) -> tuple[str, int, int]:
         """Return name, epoch and window of row `row` of the endless sequence."""
-        turn, place = divmod(row, PERIOD)
-        domain = int(self._schedule[place])
-        name = self.names[domain]
-        position = turn * int(self._per_period[domain]) + int(self._ranks[place])
+        name, position = self._schedule.locate(row)
         epoch, rank = divmod(position, len(self._windows[name]))
         return name, epoch, int(self._order(name, epoch)[rank])
 
@@ -149,29 +139,6 @@ class Mixture:
             recent = dict(list(kept.items())[-1:])
             self._orders[name] = recent | {epoch: order}
         return order
-
-
-def row_schedule(weights: list[float]) -> NDArray[np.int64]:
-    """Return which weight each row of a period belongs to, evenly interleaved.
-
-    Each row goes to the weight that is furthest behind its share.
-    """
-    shares = np.array(weights, np.float64) / sum(weights)
-    given = np.zeros(len(weights))
-    schedule = np.empty(PERIOD, np.int64)
-    for row in range(PERIOD):
-        schedule[row] = np.argmax(shares * (row + 1) - given)
-        given[schedule[row]] += 1
-    return schedule
-
-
-def _ranks(schedule: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return for each row how many rows of its domain come before it in the period."""
-    ranks = np.empty_like(schedule)
-    for domain in np.unique(schedule):
-        places = np.flatnonzero(schedule == domain)
-        ranks[places] = np.arange(len(places))
-    return ranks
 
 
 def make_windows(stream: Stream | Windows, context: int, pad_id: int = END_OF_TEXT) -> Windows:
@@ -205,11 +172,4 @@ def _check(
     if unknown:
         raise MobileMoEError(
             f"weights name {', '.join(map(repr, unknown))}; allowed: {', '.join(sorted(streams))}"
-        )
-    finite = all(0 <= weight < float("inf") for weight in weights.values())
-    total = sum(weights.values())
-    least = min((weight for weight in weights.values() if weight > 0), default=0.0)
-    if not finite or total <= 0 or least < total / PERIOD:
-        raise MobileMoEError(
-            f"weights are {dict(weights)}; allowed: 0, or at least 1/{PERIOD} of their sum"
         )

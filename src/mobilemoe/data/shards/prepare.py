@@ -38,6 +38,11 @@ from mobilemoe.data.sources import source_identity
 from mobilemoe.errors import MobileMoEError
 from mobilemoe.recipe import Source
 
+try:
+    import fcntl
+except ImportError:  # Windows: there, one process at a time is up to the user
+    fcntl = None  # type: ignore[assignment]
+
 
 def prepare_source(
     source: Source,
@@ -53,11 +58,11 @@ def prepare_source(
     The last sample taken is the one that brings the training side to `max_tokens`; None takes
     the whole source. Another `max_tokens` than before redoes the last shard only.
     `progress(label, training tokens, max_tokens or 0)` is called after every chunk.
-    `workers` 0 tokenises in this process.
+    `workers` 0 tokenises in this process. A second process with the same folder waits.
 
     Raises:
         MobileMoEError: if the source cannot be read or has too many bad records, the tokenizer
-            lacks a token, the folder holds something else or is in use, or the disk is full.
+            lacks a token, the folder holds something else, or the disk is full.
     """
     _check_counts(max_tokens, workers)
     options = options or PrepareOptions()
@@ -101,19 +106,18 @@ def _empty_index(
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the system frees it when the process ends, however that happens."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("wb") as file:
-        try:
-            import fcntl
+    """Hold the folder's lock, so that of many ranks one prepares and the others find it done.
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass  # not on Windows: there, one process at a time is up to the user
-        except OSError as error:
-            raise MobileMoEError(
-                f"{folder} is being prepared by another process", hint="wait for it to finish"
-            ) from error
+    The system frees it when the process ends, however that happens.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("wb")
+    except OSError as error:
+        raise MobileMoEError(f"cannot write to {folder}: {error.strerror}") from error
+    with file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
