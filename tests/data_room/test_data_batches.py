@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobilemoe.data import IGNORED, ConversationSet, Mixture
-from mobilemoe.data.mixture import PERIOD, epoch_order, row_schedule
-from mobilemoe.data.windows import OPEN_ROWS, PackedConversations, StreamWindows, pack
+from mobilemoe.data.packing import OPEN_ROWS, pack
+from mobilemoe.data.schedule import PERIOD, row_schedule
+from mobilemoe.data.shuffle import epoch_order
+from mobilemoe.data.windows import PackedConversations, StreamWindows
 from mobilemoe.errors import MobileMoEError
 
 PAD = 1

@@ -74,7 +74,7 @@ class Dataset:
         Raises:
             MobileMoEError: on an unknown domain, or sizes that leave no row.
         """
-        rows = _heldout_rows(self.heldout, domain, context, batch_size, max_tokens)
+        rows = heldout_limit(self.heldout, domain, context, batch_size, max_tokens)
         windows = make_windows(self.heldout[domain], context)
         total = len(windows) if rows is None else min(rows, len(windows))
 
@@ -86,8 +86,8 @@ class Dataset:
         return batches()
 
 
-def _heldout_rows(
-    heldout: Mapping[str, Stream],
+def heldout_limit(
+    heldout: Mapping[str, object],
     domain: str,
     context: int,
     batch_size: int,

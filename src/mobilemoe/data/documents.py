@@ -59,8 +59,12 @@ def unit_of(name: str) -> str:
 
 def is_held_out(unit: str) -> bool:
     """Whether a unit belongs to the held-out side: `HELD_OUT_SHARE` of all hashes."""
-    point = int.from_bytes(sha256(unit.encode()).digest()[:8], "big")
-    return point < HELD_OUT_SHARE * 2**64
+    return hash_point(unit) < HELD_OUT_SHARE * 2**64
+
+
+def hash_point(unit: str) -> int:
+    """Return the 64 bits of a unit's hash that decide its side."""
+    return int.from_bytes(sha256(unit.encode()).digest()[:8], "big")
 
 
 def unique(documents: Iterable[Document]) -> list[Document]:

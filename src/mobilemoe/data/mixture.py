@@ -9,22 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mobilemoe.data.schedule import Schedule
+from mobilemoe.data.shuffle import Order, shuffled
 from mobilemoe.data.tokenizer import END_OF_TEXT
-from mobilemoe.data.tokens import ConversationSet, TokenArray
-from mobilemoe.data.windows import Count, Ids, PackedConversations, StreamWindows, Windows
+from mobilemoe.data.windows import (
+    Conversations,
+    Count,
+    Ids,
+    PackedConversations,
+    StreamWindows,
+    Tokens,
+    Windows,
+)
 from mobilemoe.errors import MobileMoEError
 
-PERIOD = 4096  # shares are exact to one row in this many
+Stream = Tokens | Conversations
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`ids_BT` and `targets_BT` (int64; -100 is ignored), and the domain of each row."""
+    """`ids_BT` and `targets_BT` (int64; -100 is ignored), and the domain of each row.
+
+    A rank's part of a batch has fewer rows than B.
+    """
 
     ids_BT: Ids
     targets_BT: Ids
@@ -41,6 +51,10 @@ class Mixture:
         context: T, tokens per row.
         batch_size: B, rows per batch.
         seed: of the permutations.
+        labels: what the rows of a name are called in `Batch.domains`, if not by the name.
+        pad_id: the id that fills rows of conversations.
+
+    A stream that runs out starts its next epoch, in another order.
 
     Raises:
         MobileMoEError: on unknown names, bad weights or sizes, or a stream shorter than one row.
@@ -48,22 +62,23 @@ class Mixture:
 
     def __init__(
         self,
-        streams: Mapping[str, TokenArray | ConversationSet],
+        streams: Mapping[str, Stream | Windows],
         weights: Mapping[str, float],
         context: int,
         batch_size: int,
         seed: int,
+        labels: Mapping[str, str] | None = None,
+        pad_id: int = END_OF_TEXT,
     ) -> None:
         _check(streams, weights, context, batch_size, seed)
-        self.names = tuple(sorted(name for name, weight in weights.items() if weight > 0))
+        self._schedule = Schedule(weights)
+        self.names = self._schedule.names
         self.batch_size = batch_size
         self.context = context
         self.seed = seed
-        self._windows = {name: make_windows(streams[name], context) for name in self.names}
-        self._schedule = row_schedule([weights[name] for name in self.names])
-        self._ranks = _ranks(self._schedule)
-        self._per_period = np.bincount(self._schedule, minlength=len(self.names))
-        self._orders: dict[str, tuple[int, NDArray[np.int64]]] = {}  # the last epoch's order
+        self._labels = {name: (labels or {}).get(name, name) for name in self.names}
+        self._windows = {name: make_windows(streams[name], context, pad_id) for name in self.names}
+        self._orders: dict[str, dict[int, Order]] = {name: {} for name in self.names}
 
     @property
     def counts(self) -> dict[str, Count]:
@@ -81,69 +96,58 @@ class Mixture:
         Raises:
             MobileMoEError: if `step` is negative.
         """
+        return self.batch_rows(step, range(self.batch_size))
+
+    def batch_rows(self, step: int, rows: range) -> Batch:
+        """Return some rows of the batch of one step: what one of several devices needs.
+
+        Batches of ranges that make up `range(batch_size)` make up `batch(step)`.
+
+        Raises:
+            MobileMoEError: if `step` is negative, or `rows` are none or not all in the batch.
+        """
         if step < 0:
             raise MobileMoEError(f"step is {step}; allowed: 0 and more")
-        places = [self.locate(step * self.batch_size + i) for i in range(self.batch_size)]
-        rows = [self._windows[name].row(window) for name, _, window in places]
-        return stack(rows, tuple(name for name, _, _ in places))
+        if not rows or min(rows) < 0 or max(rows) >= self.batch_size:
+            raise MobileMoEError(f"rows are {rows}; allowed: some of 0 to {self.batch_size - 1}")
+        places = [self.locate(step * self.batch_size + i) for i in rows]
+        found = [self._windows[name].row(window) for name, _, window in places]
+        return stack(found, tuple(self._labels[name] for name, _, _ in places))
+
+    def rows_drawn(self, steps: int) -> dict[str, int]:
+        """Return how many rows each name gives to `steps` batches."""
+        return self._schedule.drawn(steps * self.batch_size)
+
+    def epochs(self, steps: int) -> dict[str, float]:
+        """Return how often `steps` batches go through each stream."""
+        drawn = self.rows_drawn(steps)
+        return {name: drawn[name] / len(self._windows[name]) for name in self.names}
 
     def locate(self, row: int) -> tuple[str, int, int]:
-        """Return domain, epoch and window of row `row` of the endless sequence."""
-        turn, place = divmod(row, PERIOD)
-        domain = int(self._schedule[place])
-        name = self.names[domain]
-        position = turn * int(self._per_period[domain]) + int(self._ranks[place])
+        """Return name, epoch and window of row `row` of the endless sequence."""
+        name, position = self._schedule.locate(row)
         epoch, rank = divmod(position, len(self._windows[name]))
         return name, epoch, int(self._order(name, epoch)[rank])
 
-    def _order(self, name: str, epoch: int) -> NDArray[np.int64]:
-        kept = self._orders.get(name)
-        if kept is None or kept[0] != epoch:
-            order = epoch_order(len(self._windows[name]), name, epoch, self.seed)
-            kept = self._orders[name] = (epoch, order)
-        return kept[1]
+    def _order(self, name: str, epoch: int) -> Order:
+        kept = self._orders[name]
+        order = kept.get(epoch)
+        if order is None:
+            order = shuffled(len(self._windows[name]), name, epoch, self.seed)
+            # The last two: threads that read ahead are on both sides of an epoch's end. A new
+            # dict, because they must not see it change.
+            recent = dict(list(kept.items())[-1:])
+            self._orders[name] = recent | {epoch: order}
+        return order
 
 
-def epoch_order(rows: int, name: str, epoch: int, seed: int) -> NDArray[np.int64]:
-    """Return the permutation of one stream's rows in one epoch.
-
-    Sorted hashes instead of a library's shuffle: the order is the same in every version.
-    """
-    key = sha256(f"{seed} {name} {epoch}".encode()).digest()[:8]
-    x = np.arange(rows, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    x += np.uint64(int.from_bytes(key, "big"))
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)  # SplitMix64's finaliser
-    return np.argsort(x ^ (x >> np.uint64(31)), kind="stable")
-
-
-def row_schedule(weights: list[float]) -> NDArray[np.int64]:
-    """Return which weight each row of a period belongs to, evenly interleaved.
-
-    Each row goes to the weight that is furthest behind its share.
-    """
-    shares = np.array(weights, np.float64) / sum(weights)
-    given = np.zeros(len(weights))
-    schedule = np.empty(PERIOD, np.int64)
-    for row in range(PERIOD):
-        schedule[row] = np.argmax(shares * (row + 1) - given)
-        given[schedule[row]] += 1
-    return schedule
-
-
-def _ranks(schedule: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return for each row how many rows of its domain come before it in the period."""
-    ranks = np.empty_like(schedule)
-    for domain in np.unique(schedule):
-        places = np.flatnonzero(schedule == domain)
-        ranks[places] = np.arange(len(places))
-    return ranks
-
-
-def make_windows(stream: TokenArray | ConversationSet, context: int) -> Windows:
-    """Return the rows of a stream or a conversation set."""
-    if isinstance(stream, ConversationSet):
-        return PackedConversations(stream, context, pad_id=END_OF_TEXT)
+def make_windows(stream: Stream | Windows, context: int, pad_id: int = END_OF_TEXT) -> Windows:
+    """Return the rows of a stream or a conversation set; rows that are made already stay."""
+    if isinstance(stream, StreamWindows | PackedConversations):
+        return stream
+    if isinstance(stream, Conversations):
+        return PackedConversations(stream, context, pad_id)
+    assert isinstance(stream, Tokens)
     return StreamWindows(stream, context)
 
 
@@ -168,11 +172,4 @@ def _check(
     if unknown:
         raise MobileMoEError(
             f"weights name {', '.join(map(repr, unknown))}; allowed: {', '.join(sorted(streams))}"
-        )
-    finite = all(0 <= weight < float("inf") for weight in weights.values())
-    total = sum(weights.values())
-    least = min((weight for weight in weights.values() if weight > 0), default=0.0)
-    if not finite or total <= 0 or least < total / PERIOD:
-        raise MobileMoEError(
-            f"weights are {dict(weights)}; allowed: 0, or at least 1/{PERIOD} of their sum"
         )

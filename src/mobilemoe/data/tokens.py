@@ -52,6 +52,11 @@ class ConversationSet:
         """Tokens of each conversation."""
         return np.diff(self.offsets)
 
+    @property
+    def learnt(self) -> NDArray[np.int64]:
+        """Tokens of each conversation that are targets."""
+        return self.lengths - self.answers
+
     def conversation(self, index: int) -> tuple[TokenArray, NDArray[np.bool_]]:
         """Return the ids [N] of one conversation and the mask [N] of what is learnt."""
         ids = self.tokens[self.offsets[index] : self.offsets[index + 1]]

@@ -6,25 +6,27 @@ follows it, or `IGNORED`. Rows are numbered; which row comes when is decided els
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilemoe.data.tokens import ConversationSet, TokenArray
+from mobilemoe.data.packing import pack_rows
+from mobilemoe.data.tokens import TokenArray
 from mobilemoe.errors import MobileMoEError
 
 Ids = NDArray[np.int64]
 
 IGNORED = -100
-OPEN_ROWS = 32  # rows kept open while packing
 
 
 @dataclass(frozen=True)
 class Count:
-    """Where the tokens went: `tokens == used + dropped`, `rows * row_tokens == used + padded`."""
+    """Where the tokens went: `tokens == used + dropped`, `rows * row_tokens == used + padded`.
+
+    Of the used tokens `learnt` are targets: all of a stream's, the answers of conversations.
+    """
 
     tokens: int
     used: int
@@ -33,6 +35,14 @@ class Count:
     rows: int
     row_tokens: int
     conversations_dropped: int = 0
+    learnt: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.tokens:,} tokens in = {self.used:,} used + {self.dropped:,} dropped; "
+            f"{self.rows:,} rows of {self.row_tokens:,} = {self.used:,} used + "
+            f"{self.padded:,} padded; {self.learnt:,} learnt"
+        )
 
 
 class Windows(Protocol):
@@ -50,6 +60,34 @@ class Windows(Protocol):
         ...
 
 
+@runtime_checkable
+class Tokens(Protocol):
+    """A long array of token ids, which need not be in memory."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, wanted: slice, /) -> TokenArray: ...
+
+
+@runtime_checkable
+class Conversations(Protocol):
+    """Numbered conversations, which need not be in memory."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each."""
+        ...
+
+    @property
+    def learnt(self) -> NDArray[np.int64]:
+        """Tokens of each that are targets."""
+        ...
+
+    def conversation(self, index: int) -> tuple[TokenArray, NDArray[np.bool_]]:
+        """Return the ids [N] of one and the mask [N] of what is learnt."""
+        ...
+
+
 class StreamWindows:
     """Windows of T + 1 tokens that share one token: every token is a target exactly once.
 
@@ -57,7 +95,7 @@ class StreamWindows:
     dropped; `count` counts targets, so each row has T of them.
     """
 
-    def __init__(self, tokens: TokenArray, context: int) -> None:
+    def __init__(self, tokens: Tokens, context: int) -> None:
         self._tokens = tokens
         self._context = context
         self._rows = (len(tokens) - 1) // context
@@ -78,6 +116,7 @@ class StreamWindows:
             padded=0,
             rows=self._rows,
             row_tokens=self._context,
+            learnt=used,
         )
 
     def __len__(self) -> int:
@@ -97,12 +136,12 @@ class PackedConversations:
     `pad_id` with target `IGNORED`.
     """
 
-    def __init__(self, conversations: ConversationSet, context: int, pad_id: int) -> None:
+    def __init__(self, conversations: Conversations, context: int, pad_id: int) -> None:
         self._conversations = conversations
         self._context = context
         self._pad_id = pad_id
-        self._packs = pack([int(n) for n in conversations.lengths], context)
-        if not self._packs:
+        self._members, self._starts = pack_rows(conversations.lengths, context)
+        if not len(self):
             raise MobileMoEError(
                 f"no conversation fits a context of {context} tokens",
                 hint="use a larger context",
@@ -112,8 +151,8 @@ class PackedConversations:
     def count(self) -> Count:
         """Where the tokens went."""
         lengths = self._conversations.lengths
-        used = int(sum(lengths[i] for members in self._packs for i in members))
-        rows = len(self._packs)
+        used = int(lengths[self._members].sum())
+        rows = len(self)
         return Count(
             tokens=int(lengths.sum()),
             used=used,
@@ -122,43 +161,21 @@ class PackedConversations:
             rows=rows,
             row_tokens=self._context,
             conversations_dropped=int((lengths > self._context).sum()),
+            learnt=int(self._conversations.learnt[self._members].sum()),
         )
 
     def __len__(self) -> int:
-        return len(self._packs)
+        return len(self._starts) - 1
 
     def row(self, index: int) -> tuple[Ids, Ids]:
         """Return `ids_T` and `targets_T` of one packed row."""
         ids_T = np.full(self._context, self._pad_id, np.int64)
         learnt_T = np.zeros(self._context + 1, np.bool_)
         start = 0
-        for member in self._packs[index]:
-            ids, learnt = self._conversations.conversation(member)
+        for member in self._members[self._starts[index] : self._starts[index + 1]]:
+            ids, learnt = self._conversations.conversation(int(member))
             ids_T[start : start + len(ids)] = ids
             learnt_T[start : start + len(ids)] = learnt
             start += len(ids)
         following_T = np.append(ids_T[1:], IGNORED)
         return ids_T, np.where(learnt_T[1:], following_T, IGNORED)
-
-
-def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Return rows of indices whose lengths add up to at most `capacity`.
-
-    Best fit among the last `OPEN_ROWS` rows, in the order given; a length above the
-    capacity is left out.
-    """
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for index, length in enumerate(lengths):
-        if length > capacity:
-            continue
-        first = max(0, len(rows) - OPEN_ROWS)
-        fitting = [row for row in range(first, len(rows)) if room[row] >= length]
-        if fitting:
-            best = min(fitting, key=room.__getitem__)
-            rows[best].append(index)
-            room[best] -= length
-        else:
-            rows.append([index])
-            room.append(capacity - length)
-    return rows
