@@ -26,12 +26,13 @@ from mobilemoe.config import ModelConfig
 from mobilemoe.data import Dataset, build_dataset
 from mobilemoe.demo.export import reader
 from mobilemoe.demo.measure import CONTEXT
+from mobilemoe.demo.stages import demo_stages
 from mobilemoe.demo.training import score
 from mobilemoe.evaluate.heldout import HeldoutLoss, mean_over_domains
 from mobilemoe.model import MobileMoE
 from mobilemoe.profile.machine import this_machine, versions
 from mobilemoe.recipe import Stage
-from mobilemoe.train import Trainer, control, load_weights, qat
+from mobilemoe.train import Trainer, load_weights
 from mobilemoe.weights import WeightFormat
 
 HELDOUT_TOKENS = 24_576
@@ -62,10 +63,11 @@ def exported_loss(
 def one_seed(run: Path, dataset: Dataset, tokens: int, seed: int) -> dict[str, float]:
     """Return mean held-out losses of the three forms, and the gaps of PTQ and QAT."""
     config = open_checkpoint(run / "model").config
-    plain = train(control(tokens), run, config, dataset, seed)
+    stages = {name: stage.with_tokens(tokens) for name, stage in demo_stages().items()}
+    plain = train(stages["control"], run, config, dataset, seed)
     bf16 = mean_over_domains(exported_loss(plain, "bf16", dataset))
     ptq = mean_over_domains(exported_loss(plain, "int4", dataset))
-    rounded = train(qat(tokens), run, config, dataset, seed)
+    rounded = train(stages["qat"], run, config, dataset, seed)
     qat_loss = mean_over_domains(exported_loss(rounded, "int4", dataset))
     return {
         "seed": seed,
@@ -101,7 +103,7 @@ def main() -> None:
         "date": time.strftime("%Y-%m-%d"),
         "seconds": time.time() - started,
         "tokens": arguments.tokens,
-        "lr": qat(arguments.tokens).lr,
+        "lr": demo_stages()["qat"].lr,
         "corpus_sha256": dataset.sha256,
         "rows": rows,
     }

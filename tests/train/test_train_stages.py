@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from train_support import stage
 
+from mobilemoe.demo.stages import STARTS, demo_stages
 from mobilemoe.recipe import Stage
-from mobilemoe.train import control, midtrain, pretrain, qat, sft
 
-ALL = {factory.__name__: factory(10**6) for factory in (pretrain, midtrain, sft, qat, control)}
+ALL = {name: stage.with_tokens(10**6) for name, stage in demo_stages().items()}
 
 
 def test_published_dispatch_and_schedules() -> None:
@@ -20,6 +20,14 @@ def test_published_dispatch_and_schedules() -> None:
     assert [name for name, s in ALL.items() if s.fake_quant] == ["qat"]
 
 
+def test_every_stage_starts_from_one_before_it() -> None:
+    assert list(ALL) == list(STARTS)
+    before: set[str | None] = {None}
+    for name, start in STARTS.items():
+        assert start in before
+        before.add(name)
+
+
 def test_context_grows_after_pretraining() -> None:
     assert ALL["pretrain"].context < ALL["midtrain"].context == ALL["sft"].context
 
@@ -27,7 +35,7 @@ def test_context_grows_after_pretraining() -> None:
 def test_control_differs_from_qat_only_in_the_rounding() -> None:
     ours, control_values = vars(ALL["qat"]), vars(ALL["control"])
     different = {key for key, value in ours.items() if control_values[key] != value}
-    assert different == {"name", "fake_quant"}
+    assert different == {"name", "fake_quant", "int8_activations"}
 
 
 @pytest.mark.parametrize("s", ALL.values(), ids=ALL.keys())
@@ -48,4 +56,4 @@ def test_even_the_shortest_stage_learns(steps: int) -> None:
 
 def test_tokens_become_steps() -> None:
     assert ALL["pretrain"].steps * ALL["pretrain"].tokens_per_step == pytest.approx(10**6, rel=1e-2)
-    assert pretrain(1).steps == 1
+    assert ALL["pretrain"].with_tokens(1).steps == 1

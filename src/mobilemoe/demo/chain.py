@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -34,18 +34,9 @@ from mobilemoe.demo.page import write_report
 from mobilemoe.demo.parts import Parts
 from mobilemoe.demo.schedule import measured_speeds, remaining_tokens
 from mobilemoe.demo.settings import Settings, stage_tokens
+from mobilemoe.demo.stages import STARTS, demo_stages
 from mobilemoe.demo.training import StageRun, run_stage
 from mobilemoe.plan import Budget, design
-from mobilemoe.recipe import Stage
-from mobilemoe.train import control, midtrain, pretrain, qat, sft
-
-STAGES: Mapping[str, tuple[Callable[[int], Stage], str | None]] = {
-    "pretrain": (pretrain, None),
-    "midtrain": (midtrain, "pretrain"),
-    "sft": (sft, "midtrain"),
-    "qat": (qat, "sft"),
-    "control": (control, "sft"),
-}
 
 
 @dataclass
@@ -72,7 +63,7 @@ class Chain:
         self._part("data", "reading and tokenising this Python's own library", self._data)
         if self.settings.tokens is None:
             self._part("speed", "timing a few steps of each stage", self._speed)
-        for name in STAGES:
+        for name in STARTS:
             tokens = self._tokens(name)
             self._part(name, f"{tokens:,} tokens", partial(self._stage, name, tokens))
         self._part("export", "writing BF16 and INT4 files", self._export)
@@ -123,13 +114,13 @@ class Chain:
             plan = stage_tokens(self.settings.tokens)
         else:
             speed = parts.read("speed") or {}
-            done = {stage: part for stage in STAGES if (part := parts.read(stage))}
+            done = {stage: part for stage in STARTS if (part := parts.read(stage))}
             finished = {stage: part["tok_s"] for stage, part in done.items()}
             plan = remaining_tokens(self._seconds_left(), speed["tok_s"], finished)
             plan |= {stage: part["tokens"] for stage, part in done.items()}
             plan["control"] = plan["qat"]  # the comparison needs the same tokens
         plan[name] = parts.get(f"tokens-{name}", lambda: {"tokens": plan[name]})["tokens"]
-        self.watch(Scheduled({stage: plan[stage] for stage in STAGES}))
+        self.watch(Scheduled({stage: plan[stage] for stage in STARTS}))
         return int(plan[name])
 
     def _seconds_left(self) -> float:
@@ -137,13 +128,12 @@ class Chain:
         return 60 * self.settings.minutes - self._spent - (time.time() - self.settings.started_at)
 
     def _speed(self) -> dict[str, Any]:
-        factories = {name: factory for name, (factory, _) in STAGES.items()}
-        return measured_speeds(factories, self.config, self.dataset)
+        return measured_speeds(demo_stages(), self.config, self.dataset)
 
     def _stage(self, name: str, tokens: int) -> dict[str, Any]:
-        factory, start = STAGES[name]
+        start = STARTS[name]
         run = StageRun(
-            stage=factory(tokens),
+            stage=demo_stages()[name].with_tokens(tokens),
             folder=self._stage_folder(name),
             start=self._stage_folder(start) if start else None,
             seed=self.settings.seed,
@@ -176,7 +166,7 @@ class Chain:
     def _report(self) -> dict[str, Any]:
         asked = json.loads((self.folder / "run.json").read_text())
         parts = Parts(self.folder)
-        names = ("design", "data", *STAGES, "export", "evaluate", "bench", "samples")
+        names = ("design", "data", *STARTS, "export", "evaluate", "bench", "samples")
         finished = {name: parts.read(name) or {} for name in names}
         report = compose_report(
             finished, self.settings, asked["started"], total_seconds=parts.seconds_spent()

@@ -7,7 +7,7 @@ a resumed run keeps them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
@@ -26,10 +26,10 @@ WARMUP_STEPS, TIMED_STEPS = 2, 5
 
 
 def measured_speeds(
-    factories: Mapping[str, Callable[[int], Stage]], config: ModelConfig, dataset: Dataset
+    stages: Mapping[str, Stage], config: ModelConfig, dataset: Dataset
 ) -> dict[str, Any]:
     """Return tokens per second of every stage on this machine, now."""
-    tok_s = {name: training_speed(factories[name](1), config, dataset) for name in SHARES}
+    tok_s = {name: training_speed(stages[name], config, dataset) for name in SHARES}
     return {"tok_s": tok_s, "summary": f"{tok_s['pretrain']:,.0f} tokens/s in pre-training"}
 
 
