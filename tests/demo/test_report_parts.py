@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from report_example import synthetic_report
 
 from mobilemoe.config import ModelConfig
-from mobilemoe.demo.figures import smoothed
 from mobilemoe.demo.figures_device import relative
 from mobilemoe.demo.figures_model import expert_order, heat_class, parts
 from mobilemoe.demo.validate import validate
 from mobilemoe.errors import MobileMoEError
 from mobilemoe.page import markup
 from mobilemoe.page.canvas import spread
+from mobilemoe.page.curves import smoothed
 from mobilemoe.page.style import PALETTE
 
 

@@ -139,7 +139,7 @@ def test_the_panel_fits_every_terminal(width: int, number: int) -> None:
 
 @pytest.mark.parametrize("width", [56, 80, 120])
 def test_the_panel_shows_every_measure(width: int) -> None:
-    state = state_after(75)
+    state = state_after(85)
     state.saved = (60, 31.0)
     text = panel_text(state, width)
     assert state.last is not None

@@ -10,10 +10,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from mobilemoe.demo.schema import Measured, Stage
 from mobilemoe.page.canvas import NARROW, label, new_figure, panel, responsive, sheet, spread
+from mobilemoe.page.curves import LOSS_TICKS, smoothed
 from mobilemoe.page.markup import finite, finites, short_count
 from mobilemoe.page.style import light
 
-_LOSS_TICKS = (0.5, 0.7, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12)
 Segment = tuple[float, float]
 
 
@@ -34,13 +34,6 @@ def curve_points(stage: Stage) -> tuple[list[float], list[float]]:
     pairs = zip(stage["curve"]["tokens"], stage["curve"]["loss"], strict=True)
     kept = [(tokens, loss) for tokens, loss in pairs if finite(loss) is not None and loss]
     return [tokens for tokens, _ in kept], [loss for _, loss in kept]
-
-
-def smoothed(values: Sequence[float]) -> list[float]:
-    """Return the running mean over a window of 1/25 of the curve (at least one point)."""
-    half = len(values) // 50
-    windows = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
-    return [sum(window) / len(window) for window in windows]
 
 
 def _draw_loss(stages: Sequence[Stage], width: int) -> Figure:
@@ -70,7 +63,7 @@ def _loss_axes(axes: Axes, stages: Sequence[Stage], width: int) -> None:
     losses = [loss for stage in stages for loss in curve_points(stage)[1] if loss > 0]
     low, high = (min(losses) * 0.94, max(losses) * 1.06) if losses else (1.0, 10.0)
     axes.set_ylim(low, high)
-    ticks = [tick for tick in _LOSS_TICKS if low <= tick <= high]
+    ticks = [tick for tick in LOSS_TICKS if low <= tick <= high]
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.yaxis.set_minor_locator(NullLocator())
     axes.grid(axis="y")

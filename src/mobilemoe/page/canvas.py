@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib import style as matplotlib_style
 from matplotlib.axes import Axes
@@ -58,6 +58,16 @@ def responsive(name: str, label: str, draw: Draw) -> str:
     wide = _inline_svg(f"{name}-w", label, draw, WIDE)
     narrow = _inline_svg(f"{name}-n", label, draw, NARROW)
     return f'<div class="wide">{wide}</div><div class="narrow">{narrow}</div>'
+
+
+def picture(draw: Draw, kind: Literal["svg", "png"]) -> bytes:
+    """Return the wide drawing as a file of its own: light, with a background, a PNG at 144 dpi."""
+    buffer = io.BytesIO()
+    look = {**_RC, "svg.hashsalt": "file"}
+    plain: dict[str, Any] = {"Date": None} if kind == "svg" else {"Software": None}
+    with matplotlib_style.context(look, after_reset=True):
+        draw(WIDE).savefig(buffer, format=kind, metadata=plain, dpi=144, facecolor=light("paper"))
+    return buffer.getvalue()
 
 
 def new_figure(width: int, height: float) -> Figure:
