@@ -9,7 +9,7 @@ from mobilemoe.cli.output import print_json, print_table
 from mobilemoe.cli.units import amount, count
 
 if TYPE_CHECKING:
-    from mobilemoe.plan.cluster import ClusterPlan, StagePlan
+    from mobilemoe.plan.cluster import ClusterPlan, Quantity, StagePlan
     from mobilemoe.plan.cluster.plan import CountStates
     from mobilemoe.recipe import Recipe
 
@@ -36,25 +36,21 @@ def show_plan(
     from mobilemoe.plan.cluster import Layout, cluster_plan, gpu_profile, require_fit
     from mobilemoe.plan.cluster.document import plan_document
 
-    plan = cluster_plan(
-        recipe,
-        Layout.of(recipe, gpus, gpus_per_node),
-        gpu_profile(gpu),
-        price=price,
-        mfu=mfu,
-        count_states=_count_states(),
-    )
-    if as_json:
-        require_fit(plan)
-        print_json(plan_document(plan))
-        return
-    _print_memory(plan)
+    layout, profile = Layout.of(recipe, gpus, gpus_per_node), gpu_profile(gpu)
+    plan = cluster_plan(recipe, layout, profile, price=price, mfu=mfu)
+    if not plan.fits and not as_json:
+        _print_memory(plan)
     require_fit(plan)
-    _print_rest(plan)
+    plan = cluster_plan(recipe, layout, profile, price=price, mfu=mfu, count_states=_count_states())
+    if as_json:
+        print_json(plan_document(plan))
+    else:
+        _print_memory(plan)
+        _print_rest(plan)
 
 
 def _count_states() -> CountStates:
-    """Count on fake devices where PyTorch is installed, by arithmetic elsewhere."""
+    """Count on fake devices, which takes seconds, where PyTorch is there; elsewhere by formula."""
     try:
         from mobilemoe.train.fake_cluster import faked_states
     except ImportError:
@@ -92,11 +88,7 @@ def _print_rest(plan: ClusterPlan) -> None:
         print_table(title, ("kind", *_stages(plan)), _flow_rows(plan))
     header = ("", *_stages(plan), "all")
     print_table("Time and money", header, _time_rows(plan))
-    inputs = [
-        (q.name, f"{q.value:g} {q.unit}" if q.value < 1e4 else amount(q.value, q.unit), q.kind)
-        + (q.source,)
-        for q in plan.inputs
-    ]
+    inputs = [(q.name, _value(q), q.kind, q.source) for q in plan.inputs]
     print_table("What this rests on", ("input", "value", "kind", "source"), inputs)
     for note in plan_notes(plan):
         print(f"- {note}")
@@ -137,6 +129,11 @@ def _time_rows(plan: ClusterPlan) -> list[Row]:
         row("GPU-hours", lambda s: f"{s.gpu_hours:,.0f}", f"{plan.gpu_hours:,.0f}"),
         row("money, $", lambda s: f"{s.money:,.0f}", f"{plan.money:,.0f}"),
     ]
+
+
+def _value(quantity: Quantity) -> str:
+    value, unit = quantity.value, quantity.unit
+    return amount(value, unit) if value >= 1e4 else f"{value:g} {unit}"
 
 
 def _stages(plan: ClusterPlan) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ def _residual(config: ModelConfig, c: int) -> float:
 
 
 def _norm(config: ModelConfig, c: int) -> float:
-    """A norm keeps its input in float32, its reciprocal root, and the normalised values."""
+    """Keep the input in float32, its reciprocal root, and the normalised values."""
     return config.hidden_size * (WIDE_BYTES + c) + WIDE_BYTES
 
 
@@ -87,7 +87,7 @@ def _router(config: ModelConfig, c: int) -> float:
 
 
 def _experts(config: ModelConfig, c: int, rows: float) -> float:
-    """The rows in and out of the experts, and what is inside them."""
+    """Keep the rows in and out of the experts, and what is inside them."""
     D, F, K = config.hidden_size, config.intermediate_size, config.num_experts_per_tok
     inside = rows * (D + 4 * F) * c  # rows, gate and up, silu(gate), its product with up
     combined = (rows * D + K * D) * c  # results by expert, and by token to be weighted

@@ -90,20 +90,20 @@ class Layout:
         return COMPUTE_BYTES[self.precision]
 
     def rows_per_gpu(self, stage: Stage) -> int:
-        """Rows of one optimiser step that each GPU computes."""
+        """Return the rows of one optimiser step that each GPU computes."""
         return stage.batch_size // self.gpus
 
     def micro_rows(self, stage: Stage) -> int:
-        """Rows that go through the model at a time; never more than a GPU has of a step."""
+        """Return the rows that go through the model at a time; at most what a GPU has of a step."""
         rows = self.rows_per_gpu(stage)
         return min(rows, self.micro_batch_rows or rows)
 
     def micro_batches(self, stage: Stage) -> int:
-        """Passes through the model per optimiser step."""
+        """Return how often a GPU goes through the model per optimiser step."""
         return self.rows_per_gpu(stage) // self.micro_rows(stage)
 
     def micro_tokens(self, stage: Stage) -> int:
-        """Tokens that go through the model of one GPU at a time."""
+        """Return the tokens that go through the model of one GPU at a time."""
         return self.micro_rows(stage) * stage.context
 
 

@@ -98,7 +98,7 @@ def _root(config: ModelConfig, layout: Layout) -> Unit:
 
 
 def _gathered(config: ModelConfig, layout: Layout) -> int:
-    """The root for the whole step; the layer that computes and the one that is fetched."""
+    """Hold the root for the whole step, the layer that computes and the one being fetched."""
     sizes = [sum(u.full_size for u in layer) for layer in _layers(config, layout).values()]
     largest = sorted(sizes, reverse=True)[:2]
     return (_root(config, layout).full_size + sum(largest)) * layout.compute_bytes

@@ -27,8 +27,8 @@ def plan_notes(plan: ClusterPlan) -> tuple[str, ...]:
     mfu = next(quantity for quantity in plan.inputs if quantity.name == "mfu")
     if mfu.kind == "assumed":
         notes.append(
-            f"Time and money follow from an assumed MFU of {mfu.value:.0%}: halve it and they "
-            "double. Measure a step on one such GPU and give --mfu."
+            f"Time and money follow from an assumed MFU of {mfu.value:.0%}: at half of it they "
+            "about double. Measure a step on one such GPU and give --mfu."
         )
     notes += _expert_parallel_note(plan)
     return tuple(notes)
@@ -55,10 +55,12 @@ def _days(plan: ClusterPlan) -> float:
 
 def expert_parallel_choices(plan: ClusterPlan) -> Iterator[ClusterPlan]:
     """Yield `plan` with every degree of expert parallelism that can run, smallest first."""
-    rates = {q.name: q.value for q in plan.inputs if q.name in ("mfu", "price")}
+    rates = {quantity.name: quantity.value for quantity in plan.inputs}
     for ep in range(1, max(1, plan.recipe.model.num_local_experts) + 1):
         try:
             layout = replace(plan.layout, expert_parallel=ep)
-            yield cluster_plan(plan.recipe, layout, plan.gpu, **rates)
+            yield cluster_plan(
+                plan.recipe, layout, plan.gpu, price=rates["price"], mfu=rates["mfu"]
+            )
         except MobileMoEError:
             continue

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from mobilemoe.errors import MobileMoEError
 from mobilemoe.plan.cluster.gpu import gpu_profile, known_gpus
-from mobilemoe.plan.cluster.layout import Layout
+from mobilemoe.plan.cluster.layout import Layout, check_layout
 from mobilemoe.plan.cluster.memory import counted_states, stage_memory
-from mobilemoe.plan.cluster.plan import ClusterPlan, check_layout
+from mobilemoe.plan.cluster.plan import ClusterPlan
 from mobilemoe.recipe import Recipe
 
 MOST_GPUS = 65_536  # the largest cluster that is proposed
@@ -63,25 +64,17 @@ def _larger_gpu(plan: ClusterPlan) -> str:
 
 
 def _knobs(recipe: Recipe, layout: Layout) -> Iterator[Knob]:
-    """Yield changes that can run, cheapest first: single ones, then all of them together."""
-    singles = (_checkpointing, _fewer_rows, _more_expert_parallel, _more_gpus)
-    for change in singles:
-        yield from _working(recipe, change(recipe, layout))
-    for first in _checkpointing(recipe, layout):
-        for change in singles[1:]:
-            joined = ((f"{first[0]} {text}", new) for text, new in change(recipe, first[1]))
-            yield from _working(recipe, joined)
-        for rows in list(_fewer_rows(recipe, first[1]))[-1:]:
-            for change in singles[2:]:
-                prefix = f"{first[0]} {rows[0]}"
-                joined = ((f"{prefix} {text}", new) for text, new in change(recipe, rows[1]))
-                yield from _working(recipe, joined)
+    """Yield changes that can run: those that cost no GPU first, then the fewest more GPUs."""
+    yield from _working(recipe, _settings(recipe, layout))
+    for text, larger in _more_gpus(layout):
+        joined = ((f"{setting} {text}", new) for setting, new in _settings(recipe, larger))
+        yield from _working(recipe, chain([(text, larger)], joined))
 
 
 Change = tuple[str, Layout]
 
 
-def _working(recipe: Recipe, changes: Iterator[Change]) -> Iterator[Knob]:
+def _working(recipe: Recipe, changes: Iterable[Change]) -> Iterator[Knob]:
     for setting, layout in changes:
         try:
             for stage in recipe.stages:
@@ -93,16 +86,35 @@ def _working(recipe: Recipe, changes: Iterator[Change]) -> Iterator[Knob]:
         yield Knob(setting, layout, max(memory.total for memory in memories))
 
 
-def _checkpointing(recipe: Recipe, layout: Layout) -> Iterator[Change]:
+def _settings(recipe: Recipe, layout: Layout) -> Iterator[Change]:
+    """Yield single settings, the cheapest first, then several of them."""
+    yield from _checkpointing(layout)
+    yield from _fewer_rows(recipe, layout)
+    yield from _more_expert_parallel(recipe, layout)
+    checkpointed = list(_checkpointing(layout)) or [("", layout)]
+    for first, saving in checkpointed:
+        yield from _after(first, _fewer_rows(recipe, saving))
+        yield from _after(first, _more_expert_parallel(recipe, saving))
+        for rows, single in list(_fewer_rows(recipe, saving))[-1:]:
+            joined = f"{first} {rows}".strip()
+            yield from _after(joined, _more_expert_parallel(recipe, single))
+
+
+def _after(first: str, changes: Iterable[Change]) -> Iterator[Change]:
+    for setting, layout in changes:
+        yield f"{first} {setting}".strip(), layout
+
+
+def _checkpointing(layout: Layout) -> Iterator[Change]:
     if not layout.activation_checkpointing:
         changed = replace(layout, activation_checkpointing=True)
         yield "--set run.activation_checkpointing=true", changed
 
 
 def _fewer_rows(recipe: Recipe, layout: Layout) -> Iterator[Change]:
-    most = max(layout.micro_rows(stage) for stage in recipe.stages)
-    for rows in range(most - 1, 0, -1):
-        yield f"--set run.micro_batch_rows={rows}", replace(layout, micro_batch_rows=rows)
+    rows = max((layout.micro_rows(stage) for stage in recipe.stages), default=1)
+    for fewer in range(rows - 1, 0, -1):
+        yield f"--set run.micro_batch_rows={fewer}", replace(layout, micro_batch_rows=fewer)
 
 
 def _more_expert_parallel(recipe: Recipe, layout: Layout) -> Iterator[Change]:
@@ -114,7 +126,7 @@ def _more_expert_parallel(recipe: Recipe, layout: Layout) -> Iterator[Change]:
         yield f"--set parallel.expert_parallel={ep}", changed
 
 
-def _more_gpus(recipe: Recipe, layout: Layout) -> Iterator[Change]:
+def _more_gpus(layout: Layout) -> Iterator[Change]:
     gpus = layout.gpus * 2
     while gpus <= MOST_GPUS:
         try:

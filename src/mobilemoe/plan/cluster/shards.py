@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 from mobilemoe.config import ModelConfig
@@ -59,6 +60,7 @@ class Shard:
         return prod(self.shape) // self.shape[self.axis]
 
 
+@lru_cache(maxsize=64)  # a pure function that every part of a plan asks
 def shards(config: ModelConfig, layout: Layout) -> tuple[Shard, ...]:
     """Return how every trained weight of `config` is cut; the router's bias is not trained."""
     return tuple(_shards(config, layout))
@@ -107,7 +109,7 @@ def _layer(weight: Weight) -> str:
 
 def padded_by_part(config: ModelConfig, layout: Layout) -> dict[str, int]:
     """Return the elements of each part that every rank stores, padding included."""
-    return _by_part(config, [(shard.part, shard.padded_size) for shard in shards(config, layout)])
+    return _by_part([(shard.part, shard.padded_size) for shard in shards(config, layout)])
 
 
 def trained_by_part(config: ModelConfig, layout: Layout, rank: int) -> dict[str, int]:
@@ -117,11 +119,11 @@ def trained_by_part(config: ModelConfig, layout: Layout, rank: int) -> dict[str,
         is_expert = shard.part == "experts"
         own = rank // layout.expert_parallel if is_expert else rank
         sizes.append((shard.part, shard.size_on(own)))
-    return _by_part(config, sizes)
+    return _by_part(sizes)
 
 
-def _by_part(config: ModelConfig, sizes: list[tuple[str, int]]) -> dict[str, int]:
-    present = {part_of(weight) for weight in config.weights() if weight.kind != "expert_bias"}
+def _by_part(sizes: list[tuple[str, int]]) -> dict[str, int]:
+    present = {part for part, _ in sizes}
     totals = {part: 0 for part in PARTS if part in present}
     for part, size in sizes:
         totals[part] += size
@@ -143,6 +145,7 @@ class Unit:
         return self.name.endswith("experts")
 
 
+@lru_cache(maxsize=64)
 def units(config: ModelConfig, layout: Layout) -> tuple[Unit, ...]:
     """Return the units of `config` in the order of their first weight."""
     grouped: dict[str, list[Shard]] = {}

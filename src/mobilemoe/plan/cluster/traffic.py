@@ -70,7 +70,7 @@ def _groups(config: ModelConfig, layout: Layout) -> Iterator[tuple[Unit, _Group]
 
 
 def _gathers(config: ModelConfig, layout: Layout, stage: Stage) -> Flow:
-    """The root once per micro-batch; layers once forwards and once backwards."""
+    """Gather the root once per micro-batch, layers once forwards and once backwards."""
     pieces = layout.micro_batches(stage)
     total = Flow(GATHER, 0, 0.0, 0.0)
     for unit, group in _groups(config, layout):

@@ -1,0 +1,91 @@
+"""The plan's activation bytes against what autograd saves of the real model, within 6 %."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from mobilemoe.config import ModelConfig
+from mobilemoe.model import MobileMoE, Routing
+from mobilemoe.plan.cluster import Layout
+from mobilemoe.plan.cluster.activations import activation_bytes
+from mobilemoe.plan.cluster.memory import CHUNK_LOGITS, MIN_CHUNK_ROWS
+from mobilemoe.recipe.schema import Precision
+from mobilemoe.train import loss
+from mobilemoe.train.loss import router_z_loss
+from paper_recipes import STAGES
+
+BASE = ModelConfig(
+    vocab_size=128,
+    hidden_size=192,
+    intermediate_size=96,
+    intermediate_size_mlp=384,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    num_key_value_heads=1,
+    head_dim=64,
+    num_local_experts=12,
+    num_experts_per_tok=4,
+    rope_scaling_factor=1.0,
+)
+CONFIGS = {
+    "family": BASE,
+    "no shared expert": replace(BASE, intermediate_size_mlp=0),
+    "every second layer dense": replace(BASE, interleave_moe_layer_step=2),
+    "dense": replace(BASE, num_local_experts=0, num_experts_per_tok=0, intermediate_size=0),
+    "many heads": replace(BASE, num_attention_heads=6, num_key_value_heads=3),
+}
+ROWS, CONTEXT = 2, 384
+TOLERANCE = {"fp32": 0.01, "bf16": 0.06}
+
+
+def saved_bytes(config: ModelConfig, precision: Precision, capacity: float | None) -> int:
+    """Storage that the graph of one forward pass keeps alive, weights not counted."""
+    model = MobileMoE(config).init_weights(torch.Generator().manual_seed(0))
+    if precision == "bf16":  # as FSDP gathers the weights
+        model = model.to(torch.bfloat16)
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        return tensor
+
+    ids_BT = torch.randint(
+        0, config.vocab_size, (ROWS, CONTEXT), generator=torch.Generator().manual_seed(1)
+    )
+    autocast = torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext()
+    trace: list[Routing] = []
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
+        h_BTD = model.hidden(ids_BT, capacity_factor=capacity, trace=trace)
+        z_loss = router_z_loss(trace)
+    assert h_BTD.requires_grad
+    del z_loss
+    return sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in own)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_formula_is_what_autograd_keeps(name: str, precision: Precision) -> None:
+    config = CONFIGS[name]
+    stage = replace(STAGES[0], context=CONTEXT, capacity_factor=None)
+    layout = Layout(1, micro_batch_rows=ROWS, precision=precision)
+    planned = sum(activation_bytes(config, layout, stage).values())
+    # bf16 is planned with a float32 input of the router, which autocast may make smaller
+    assert planned == pytest.approx(saved_bytes(config, precision, None), rel=TOLERANCE[precision])
+
+
+def test_drop_and_pad_never_keeps_more_than_is_planned() -> None:
+    stage = replace(STAGES[0], context=CONTEXT, capacity_factor=1.5)
+    layout = Layout(1, micro_batch_rows=ROWS, precision="fp32")
+    planned = sum(activation_bytes(BASE, layout, stage).values())
+    assert 0.85 * planned < saved_bytes(BASE, "fp32", 1.5) < 1.01 * planned
+
+
+def test_the_plan_and_the_loss_agree_on_the_chunk() -> None:
+    assert loss.CHUNK_LOGITS["cuda"] == CHUNK_LOGITS
+    assert loss.MIN_ROWS == MIN_CHUNK_ROWS
