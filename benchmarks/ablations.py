@@ -128,7 +128,7 @@ def document(rows: list[dict[str, Any]], dataset: Dataset) -> Mapping[str, Any]:
     """Return everything that is kept."""
     return {
         "benchmark": "ablations",
-        "machine": this_machine(),
+        "machine": asdict(this_machine()),
         "versions": versions(("mobilemoe", "torch", "tokenizers")),
         "threads": torch.get_num_threads(),
         "corpus_sha256": dataset.sha256,

@@ -29,6 +29,7 @@ LEVELS = (
     ("model", "engine"),
     ("export",),
     ("train", "evaluate", "profile", "serve", "verify"),
+    ("pipeline",),
     ("demo",),
     ("cli",),
 )
@@ -40,7 +41,7 @@ FACE_SEES = {"config", "errors", "engine"}
 UPWARD = {("config", "presets"), ("weights", "config")}
 # Lower in the order and still none of their business.
 FORBIDDEN = {("engine", "plan"), ("engine", "data"), ("checkpoint", "plan")}
-TORCH_ROOMS = {"quant", "model", "train", "evaluate", "demo", "verify"}
+TORCH_ROOMS = {"quant", "model", "train", "evaluate", "pipeline", "demo", "verify"}
 NETWORK = {"huggingface_hub", "urllib3", "requests", "httpx", "httpx2", "aiohttp"}
 
 

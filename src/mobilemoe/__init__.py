@@ -19,7 +19,7 @@ __version__ = _version("mobilemoe")
 
 
 def load(
-    path: str | _Path,
+    path: str | _Path = "shipped",
     threads: int | None = None,
     context: int | None = None,
     activations: Activations | None = None,
@@ -29,9 +29,10 @@ def load(
     resident: int | None = None,
     routing_trace: RoutingTrace | str | _Path | None = None,
 ) -> Model:
-    """Open a checkpoint folder or a model of the hub in the native engine.
+    """Open a checkpoint in the native engine: a folder, a model of the hub, or the package's own.
 
-    See `mobilemoe.engine.load`; for example `load("facebook/MobileMoE-S-QAT")`.
+    See `mobilemoe.engine.load`; for example `load("facebook/MobileMoE-S-QAT")`. Without a path it
+    is the small model that the package carries.
 
     Raises:
         CheckpointError: if the folder or one of its files is missing or damaged, or the hub

@@ -16,6 +16,7 @@ VERBS = (
     "demo",
     "info",
     "plan",
+    "train",
     "init",
     "convert",
     "verify",

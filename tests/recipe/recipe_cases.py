@@ -36,6 +36,8 @@ def sources(draw: st.DrawFn, name: str) -> Source:
         values |= {"split": draw(TEXTS), "subset": draw(st.none() | TEXTS)}
         values["revision"] = draw(st.none() | TEXTS)
     path = draw(st.sampled_from(["code", "instruct"]) if kind == "embedded" else TEXTS)
+    if kind == "embedded" and path == "instruct":
+        values["generate"] = draw(st.none() | st.integers(1, 10**7))
     return Source(name, kind, path, draw(NAMES), draw(TEXTS), **values)
 
 

@@ -29,6 +29,7 @@ TRAINED = [
     "optimizer.beta2=0.99",
     "routing.z_loss=0",
     "sources.code.max_tokens=1000",
+    "sources.math.generate=1000",
     "pretrain.tokens=7000000",
     "midtrain.context=256",
     "sft.batch_tokens=4096",

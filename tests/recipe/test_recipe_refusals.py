@@ -84,6 +84,8 @@ VALUES = [
     ("sources.code.text_field=text", "sources.code.text_field is 'text'; allowed: left out"),
     ("sources.code.domain='a b'", "sources.code.domain is 'a b'"),
     ("sources.code.max_tokens=0", "sources.code.max_tokens is 0"),
+    ("sources.math.generate=0", "sources.math.generate is 0"),
+    ("sources.code.generate=10", "sources.code.generate is 10"),
     ("sources.code=3", "sources.code is 3; allowed: a table"),
     ("sources=3", "sources is 3; allowed: a table"),
 ]

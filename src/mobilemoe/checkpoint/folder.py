@@ -15,6 +15,7 @@ from mobilemoe.checkpoint.hub import fetch, is_hub_id
 from mobilemoe.checkpoint.layout import file_layout, stored_tensors
 from mobilemoe.checkpoint.place import hint_for
 from mobilemoe.checkpoint.shards import check_placement, weight_files
+from mobilemoe.checkpoint.shipped import is_shipped, shipped_folder
 from mobilemoe.checkpoint.tensor_file import Tensors, open_tensors, to_float32
 from mobilemoe.config import ModelConfig
 from mobilemoe.errors import CheckpointError, MobileMoEError
@@ -63,7 +64,8 @@ class Checkpoint:
 def open_checkpoint(path: str | Path, revision: str | None = None) -> Checkpoint:
     """Read and check the config.json of `path`; weights are checked when opened.
 
-    `path` is a folder, or as text a model of the hub: `owner/name`, `owner/name@revision`, or
+    `path` is a folder, "shipped" for the package's own model, or as text a model of the hub:
+    `owner/name`, `owner/name@revision`, or
     `revision` given apart (`hub.is_hub_id`). What the hub's cache lacks is downloaded
     (`hub.fetch`).
 
@@ -81,6 +83,8 @@ def open_checkpoint(path: str | Path, revision: str | None = None) -> Checkpoint
 
 
 def _local_folder(path: str | Path, revision: str | None) -> Path:
+    if is_shipped(path) and revision is None:
+        return shipped_folder()
     if isinstance(path, str) and is_hub_id(path, revision):
         return fetch(path, revision)
     if revision is not None:

@@ -12,7 +12,7 @@ from mobilemoe.cli.generate import stream
 from mobilemoe.cli.guard import print_error
 from mobilemoe.cli.memory import say_residency
 from mobilemoe.cli.options import unfolded
-from mobilemoe.cli.running import PATH_HELP, open_model
+from mobilemoe.cli.running import PATH_HELP, SHIPPED, open_model
 from mobilemoe.cli.sampling import MaxNewTokens, RunOptions, SamplingOptions
 from mobilemoe.cli.stdin import not_utf8
 from mobilemoe.errors import MobileMoEError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CHAT_EXAMPLES = (
     "\b\nExamples:\n"
+    "  mobilemoe chat\n"
     "  mobilemoe chat facebook/MobileMoE-S-QAT\n"
     "  mobilemoe chat path/to/checkpoint --temperature 0.7 --min-p 0.05 --seed 1\n"
     '  echo "What is 2 + 3?" | mobilemoe chat path/to/checkpoint'
@@ -33,7 +34,9 @@ Message = dict[str, str]
 
 @unfolded
 def chat(
-    path: Annotated[str, typer.Argument(metavar="PATH", help=f"SFT or QAT. {PATH_HELP}")],
+    path: Annotated[
+        str, typer.Argument(metavar="[PATH]", help=f"SFT or QAT. {PATH_HELP}")
+    ] = SHIPPED,
     system: Annotated[str | None, typer.Option(help="Instructions for the whole chat.")] = None,
     max_new_tokens: MaxNewTokens = 256,
     *,

@@ -18,6 +18,7 @@ from mobilemoe.cli.info import INFO_EXAMPLES, info
 from mobilemoe.cli.init import INIT_EXAMPLES, init
 from mobilemoe.cli.plan import PLAN_EXAMPLES, plan
 from mobilemoe.cli.tokenize import TOKENIZE_EXAMPLES, tokenize
+from mobilemoe.cli.train import TRAIN_EXAMPLES, train
 from mobilemoe.cli.verify import VERIFY_EXAMPLES, verify
 
 app = typer.Typer(
@@ -57,6 +58,7 @@ def _options(
 app.command(epilog=DEMO_EXAMPLES)(guarded(demo))
 app.command(epilog=INFO_EXAMPLES)(guarded(info))
 app.command(epilog=PLAN_EXAMPLES)(guarded(plan))
+app.command(epilog=TRAIN_EXAMPLES)(guarded(train))
 app.command(epilog=INIT_EXAMPLES)(guarded(init))
 app.command(epilog=CONVERT_EXAMPLES)(guarded(convert))
 app.command(epilog=VERIFY_EXAMPLES)(guarded(verify))

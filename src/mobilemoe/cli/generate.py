@@ -12,15 +12,18 @@ import typer
 from mobilemoe.cli.memory import say_residency
 from mobilemoe.cli.options import unfolded
 from mobilemoe.cli.output import JsonOption, print_json
-from mobilemoe.cli.running import PATH_HELP, open_model
+from mobilemoe.cli.running import PATH_HELP, SHIPPED, open_model
 from mobilemoe.cli.sampling import MaxNewTokens, RunOptions, SamplingOptions
 
 if TYPE_CHECKING:
     from mobilemoe.checkpoint import Tokenizer
     from mobilemoe.engine import Model, Token, TokenLogprob
 
+PROMPT = "def read_lines(path):\n"  # there has to be something to continue
+
 GENERATE_EXAMPLES = (
     "\b\nExamples:\n"
+    "  mobilemoe generate\n"
     '  mobilemoe generate path/to/checkpoint --prompt "def main():"\n'
     "  mobilemoe generate path/to/checkpoint --prompt Once --temperature 0.8 --min-p 0.05\n"
     "  mobilemoe generate path/to/checkpoint --prompt Once --json --logprobs 3 --prompt-logprobs\n"
@@ -30,8 +33,8 @@ GENERATE_EXAMPLES = (
 
 @unfolded
 def generate(
-    path: Annotated[str, typer.Argument(metavar="PATH", help=PATH_HELP)],
-    prompt: Annotated[str, typer.Option(help="The text to continue.")],
+    path: Annotated[str, typer.Argument(metavar="[PATH]", help=PATH_HELP)] = SHIPPED,
+    prompt: Annotated[str, typer.Option(help="The text to continue.")] = PROMPT,
     max_new_tokens: MaxNewTokens = 128,
     *,
     sampling: SamplingOptions,

@@ -76,11 +76,12 @@ def find_subject(name: str) -> Subject:
     from mobilemoe.checkpoint import open_checkpoint
     from mobilemoe.checkpoint.config_file import CONFIG_FILE, read_config
     from mobilemoe.checkpoint.hub import fetch, is_hub_id
+    from mobilemoe.checkpoint.shipped import is_shipped
 
     if is_hub_id(name):
         config, weight_format = read_config(fetch(name, weights=False) / CONFIG_FILE)
         return Subject(name, config, weight_format)
-    if not Path(name).exists():
+    if not Path(name).exists() and not is_shipped(name):
         return Subject(name, _preset(name))
     checkpoint = open_checkpoint(name)
     try:

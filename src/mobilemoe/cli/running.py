@@ -11,7 +11,11 @@ if TYPE_CHECKING:
     from mobilemoe.cli.sampling import RunOptions
     from mobilemoe.engine import Model
 
-PATH_HELP = "A checkpoint folder, or a hub id: owner/name or owner/name@revision."
+SHIPPED = "shipped"  # checkpoint.shipped, which the command line imports only when it runs
+PATH_HELP = (
+    "A checkpoint folder, or a hub id: owner/name or owner/name@revision. "
+    "By default the small model that the package carries."
+)
 
 
 def open_model(path: str, run: RunOptions) -> Model:

@@ -77,8 +77,10 @@ def read(place: str, text: str, chat: bool) -> Reading:
     from mobilemoe.checkpoint import ChatFormat, Tokenizer, token_spans
     from mobilemoe.checkpoint.hub import fetch, is_hub_id
     from mobilemoe.checkpoint.place import hint_for
+    from mobilemoe.checkpoint.shipped import is_shipped, shipped_folder
 
     path = fetch(place, weights=False) if is_hub_id(place) else Path(place)
+    path = shipped_folder() if is_shipped(place) else path
     if not path.exists():
         raise MobileMoEError(
             f"no folder or file at {place}",

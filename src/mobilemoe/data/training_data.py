@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from mobilemoe.data.account import DataSummary, SourceAccount, StageUse
 from mobilemoe.data.chat import ChatFormat, largest_id
+from mobilemoe.data.corpus import CorpusOptions
 from mobilemoe.data.dataset import INSTRUCT, Dataset, Progress, build_dataset, heldout_limit
 from mobilemoe.data.mixture import Batch, Mixture, Stream, make_windows, stack
 from mobilemoe.data.schedule import Schedule
@@ -210,7 +211,13 @@ def _embedded(
     sources = [name for name in needed if recipe.sources[name].kind == EMBEDDED]
     if not sources and (recipe.tokenizer != EMBEDDED or tokenizer is not None):
         return None
-    dataset = build_dataset(folder, vocab_size=recipe.model.vocab_size, progress=progress)
+    dataset = build_dataset(
+        folder,
+        math_documents=_generated(recipe, "math", CorpusOptions.math_documents),
+        math_conversations=_generated(recipe, INSTRUCT, CorpusOptions.math_conversations),
+        vocab_size=recipe.model.vocab_size,
+        progress=progress,
+    )
     if tokenizer is not None and sources and not _equal(tokenizer, dataset.tokenizer):
         raise MobileMoEError(
             f"source {sources[0]}: the embedded corpus is tokenised with its own tokenizer, not "
@@ -218,6 +225,12 @@ def _embedded(
             hint='use tokenizer = "embedded", or sources of other kinds',
         )
     return dataset
+
+
+def _generated(recipe: Recipe, path: str, default: int) -> int:
+    """Return how many texts the embedded corpus makes up for `path`."""
+    sources = [s for s in recipe.sources.values() if s.kind == EMBEDDED and s.path == path]
+    return max((s.generate for s in sources if s.generate is not None), default=default)
 
 
 def _equal(one: Tokenizer, other: Tokenizer) -> bool:

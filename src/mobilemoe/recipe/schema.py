@@ -12,6 +12,7 @@ from typing import Literal
 from mobilemoe.recipe.checks import Range, check_fields, check_name, require
 
 EMBEDDED = ("code", "knowledge", "math", "instruct")  # what the embedded corpus is made of
+GENERATED = ("math", "instruct")  # wholly or partly made up: as much as is asked for
 SourceKind = Literal["embedded", "txt", "jsonl", "parquet", "hf"]
 Precision = Literal["fp32", "bf16"]
 
@@ -25,6 +26,8 @@ class Source:
     `messages_field` that of a conversation (a list of {role, content}); exactly one of them is
     set, except for "embedded" and "txt". `domain` is the name under which losses are reported.
     `subset`, `split` and `revision` are the hub's words; `max_tokens` None takes all there is.
+    `generate` is how many problems ("math") or worked solutions ("instruct") the embedded corpus
+    makes up.
 
     Raises:
         MobileMoEError: naming `sources`, the source, the field, its value and what is allowed.
@@ -41,15 +44,17 @@ class Source:
     split: str = "train"
     revision: str | None = None
     max_tokens: int | None = None
+    generate: int | None = None
 
     def __post_init__(self) -> None:
         table = f"sources.{self.name}"
-        check_fields(self, table, {"max_tokens": Range(1, 10**15)})
+        check_fields(self, table, {"max_tokens": Range(1, 10**15), "generate": Range(1, 10**7)})
         check_name("a source's name", self.name)
         check_name(f"{table}.domain", self.domain)
         require(bool(self.path), f"{table}.path", self.path, "a text that is not empty")
         _check_content(self, table)
         _check_hub_words(self, table)
+        _check_generate(self, table)
 
     @property
     def is_conversations(self) -> bool:
@@ -181,6 +186,12 @@ _GUARD = {
     "max_rollbacks": Range(0, 10**6),
     "collapse_load": Range(1, 10**6),
 }
+
+
+def _check_generate(source: Source, table: str) -> None:
+    made = source.kind == "embedded" and source.path in GENERATED
+    allowed = f"left out, except for embedded {' and '.join(GENERATED)}"
+    require(source.generate is None or made, f"{table}.generate", source.generate, allowed)
 
 
 def _check_content(source: Source, table: str) -> None:

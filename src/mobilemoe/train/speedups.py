@@ -9,7 +9,10 @@ from functools import partial
 
 from torch.utils.checkpoint import checkpoint
 
-from mobilemoe.model import MobileMoE, MoE
+from mobilemoe.model import MobileMoE
+from mobilemoe.model.attention import Attention
+from mobilemoe.model.moe import SwiGLU
+from mobilemoe.model.norm import RMSNorm
 from mobilemoe.recipe import Run
 
 
@@ -28,7 +31,7 @@ def checkpoint_layers(model: MobileMoE) -> None:
     A layer appends its routing to the trace a second time then: read the trace before.
     """
     for layer in model.model.layers:
-        layer.forward = partial(  # type: ignore[method-assign]
+        layer.forward = partial(
             checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False
         )
 
@@ -38,10 +41,6 @@ def compile_parts(model: MobileMoE) -> None:
 
     Routed experts get another number of rows in every step, which would compile again and again.
     """
-    for layer in model.model.layers:
-        feed_forward = layer.feed_forward
-        shared = feed_forward.shared_expert if isinstance(feed_forward, MoE) else feed_forward
-        parts = (layer.self_attn, layer.input_layernorm, layer.post_attention_layernorm, shared)
-        for part in parts:
-            if part is not None:
-                part.compile()
+    for module in model.modules():
+        if isinstance(module, Attention | RMSNorm | SwiGLU):
+            module.compile()

@@ -27,6 +27,10 @@ class World(Protocol):
         """Where this process computes."""
         ...
 
+    def rows(self, batch_size: int) -> range:
+        """Return which of a step's rows this process computes."""
+        ...
+
     def total(self, values: Tensor) -> Tensor:
         """Return the sum of `values` over all processes."""
         ...
@@ -39,6 +43,10 @@ class Alone:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     rank: int = 0
     size: int = 1
+
+    def rows(self, batch_size: int) -> range:
+        """Return all rows."""
+        return range(batch_size)
 
     def total(self, values: Tensor) -> Tensor:
         """Return `values`."""
