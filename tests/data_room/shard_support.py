@@ -62,7 +62,8 @@ def text_source(path: Path | str, **fields: object) -> Source:
 
 def talk_source(path: Path | str, **fields: object) -> Source:
     """Return a jsonl source of conversations."""
-    return text_source(path, name="chat", text_field=None, messages_field="messages", **fields)
+    given = {"name": "chat", "text_field": None, "messages_field": "messages", **fields}
+    return text_source(path, **given)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -65,7 +65,7 @@ def _row(payload: object) -> Mapping[str, Any]:
 
 def _json(line: str) -> object:
     try:
-        return json.loads(line)
+        return json.loads(line.rstrip())
     except json.JSONDecodeError as error:
         raise _Refused("not JSON", f"{error.msg} at character {error.pos}") from None
     except (RecursionError, ValueError) as error:  # nested too deeply; a number too long

@@ -18,6 +18,7 @@ from mobilemoe.errors import MobileMoEError
 READ_ERRORS = (OSError, EOFError, zlib.error, ValueError)
 
 _BLOCK = 2**20
+_SMALL = 2**16  # what is lost before the end of a zstd file that is cut short
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
@@ -58,11 +59,11 @@ def open_content(path: Path) -> IO[bytes]:
 
 def _opened(path: Path) -> Any:
     if path.suffix == ".gz":
-        return io.BufferedReader(gzip.open(path, "rb"), _BLOCK)
+        return gzip.open(path, "rb")
     if path.suffix == ".zst":
         pyarrow = need_pyarrow(path)
         _check_zstd(path)
-        return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"), _BLOCK)
+        return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"), _SMALL)
     return path.open("rb", buffering=_BLOCK)
 
 
