@@ -22,6 +22,7 @@ HERE = pathlib.Path(__file__).parent
 
 
 def note(word, values):
+    print("a greeting")
     with (HERE / "calls.jsonl").open("a") as file:
         file.write(json.dumps([word, values], allow_nan=False) + "\\n")
 
@@ -32,10 +33,11 @@ class Run:
             raise ConnectionError("the server is gone")
         note("log", values)
 
-    def finish(self):
-        if os.environ.get("FAKE_FAILS") == "finish":
-            raise ConnectionError("the server is gone")
-        note("finish", None)
+
+def finish():
+    if os.environ.get("FAKE_FAILS") == "finish":
+        raise ConnectionError("the server is gone")
+    note("finish", None)
 
 
 def init(**arguments):
@@ -72,7 +74,8 @@ def test_a_run_is_sent_with_its_recipe_and_every_number(service: tuple[TrackerNa
     assert sent.log(ExpertLoads("sft", 3, ((1, 2),))) is None
     sent.finish()
     start, (word, values), end = calls(path)
-    assert start == ["init", {"project": "mobilemoe", "name": "nano", "config": {"seed": 7}}]
+    about = {"project": "mobilemoe", "name": "nano", "config": {"seed": 7}, "resume": "allow"}
+    assert start == ["init", about]
     assert end == ["finish", None]
     assert word == "log" and values["sft/step"] == 3 and values["sft/tokens_seen"] == 3 * 2048
     expected = step(3, stage="sft")
@@ -80,6 +83,16 @@ def test_a_run_is_sent_with_its_recipe_and_every_number(service: tuple[TrackerNa
     names = {"loss", "lr", "dropped_share", "worst_load", "router_entropy", "tok_s", "z_loss"}
     assert names <= {key.removeprefix("sft/") for key in values}
     assert "sft/mfu" not in values and "sft/grad_norm" not in values
+
+
+def test_a_service_that_talks_does_so_on_stderr(
+    service: tuple[TrackerName, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sent = tracker(service[0], "nano", {})
+    sent.log(step(1))
+    sent.finish()
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("a greeting") == 3
 
 
 def test_trouble_is_counted(service: tuple[TrackerName, Path]) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 import math
+import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, redirect_stdout
 from typing import Any, Literal, Protocol, cast
 
 from mobilemoe.errors import MobileMoEError
@@ -64,20 +66,26 @@ def tracker(name: TrackerName, run: str, config: Mapping[str, Any]) -> Tracker:
             hint=f"pip install {name}, or set run.tracker to none",
         ) from error
     try:
-        started = service.init(project=PROJECT, name=run, config=dict(config))
+        with _quiet():
+            started = service.init(project=PROJECT, name=run, config=dict(config), resume="allow")
     except Exception as error:  # whatever a foreign service raises, the user needs one way out
         raise MobileMoEError(
             f"{name} cannot start: {str(error).strip() or type(error).__name__}",
             hint=_OFFLINE[name],
         ) from error
-    return _Service(name, service if started is None else started)
+    return _Service(name, service, started)
+
+
+def _quiet() -> AbstractContextManager[object]:
+    """Let a service greet on stderr: stdout belongs to the command's own result."""
+    return redirect_stdout(sys.stderr)
 
 
 class _Service:
     """A started run of a foreign service. Its failure never ends the training."""
 
-    def __init__(self, name: str, run: Any) -> None:
-        self._name, self._run = name, run
+    def __init__(self, name: str, service: Any, run: Any) -> None:
+        self._name, self._service, self._run = name, service, run
         self._counts: dict[str, int] = {}
         self._failed = False
 
@@ -86,7 +94,8 @@ class _Service:
         if self._failed or not values:
             return None
         try:
-            self._run.log({f"{event.stage}/{key}": value for key, value in values.items()})
+            with _quiet():
+                self._run.log({f"{event.stage}/{key}": value for key, value in values.items()})
         except Exception as error:  # foreign code; the journal has the event all the same
             self._failed = True
             step = event.from_step if isinstance(event, RolledBack) else event.step
@@ -98,7 +107,8 @@ class _Service:
         if self._failed:
             return
         try:
-            self._run.finish()
+            with _quiet():
+                self._service.finish()  # not the run's: the module would end it once more
         except Exception:  # nothing depends on it: the run is over and its journal complete
             self._failed = True
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,17 +36,36 @@ details pre{white-space:pre}details .command{overflow-x:auto;overflow-wrap:norma
 def write_train_report(run_folder: Path) -> Path:
     """Write `report.html` and `figures/*.{svg,png}` into `run_folder`; return the page's path.
 
-    The page loads nothing. It is drawn from what the folder holds now, so it may be written
-    while the run goes on: stages without a step are left out. The same run gives the same
-    page, to the byte.
+    The page is drawn from what the folder holds now, so it may be written while the run goes
+    on: stages without a step are left out.
 
     Raises:
         MobileMoEError: if there is no run or no step yet, if a file of it is damaged, if the
             disk refuses, or if matplotlib is not installed.
     """
-    run = read_run(run_folder)
+    with _matplotlib():
+        page, drawings = _page(read_run(run_folder))
+        _write_figures(run_folder / "figures", drawings)
+    path = run_folder / "report.html"
+    atomic_write(path, page)
+    return path
+
+
+def render(run: RunRecord) -> str:
+    """Return the page of a run, which loads nothing: the same run, the same bytes.
+
+    Raises:
+        MobileMoEError: if matplotlib is not installed.
+    """
+    with _matplotlib():
+        return _page(run)[0]
+
+
+@contextmanager
+def _matplotlib() -> Iterator[None]:
+    """Turn a missing matplotlib into the error that says how to get it."""
     try:
-        page, figures = _page(run)
+        yield
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != "matplotlib":
             raise
@@ -52,10 +73,6 @@ def write_train_report(run_folder: Path) -> Path:
             "the report draws its figures with matplotlib, which is not installed",
             hint="pip install 'mobilemoe[plots]'",
         ) from error
-    _write_figures(run_folder / "figures", figures)
-    path = run_folder / "report.html"
-    atomic_write(path, page)
-    return path
 
 
 def _page(run: RunRecord) -> tuple[str, list[Drawing]]:
