@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mobilemoe.quant.straight import straight_through
+from mobilemoe.quant.rounding import magnitude, straight_through
 from mobilemoe.weights import GROUP_SIZE
 
 LEVELS = 127.0
@@ -70,7 +70,7 @@ def _one_term(x: Tensor, block: int) -> Tensor:
 
 def block_scales(blocks: Tensor) -> BlockScales:
     """Return the scales of float32 `blocks` [..., B, n]."""
-    largest = blocks.abs().amax(-1, keepdim=True)
+    largest = magnitude(blocks).unsqueeze(-1)
     usable = (largest >= SMALLEST) & (largest < torch.inf)
     # Tensors, not Python numbers: torch turns a division of or by a number into a product with
     # a rounded reciprocal, which is another scale.

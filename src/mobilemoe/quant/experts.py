@@ -49,9 +49,15 @@ def int8_experts(
 def folded_product(
     x_NI: Tensor, counts: tuple[int, ...], weight_EIO: Tensor, scales_EIG: Tensor
 ) -> Tensor:
-    """Return y [N, O]: each expert's rows times its weights, the activations folded to int8."""
-    y_NO: Tensor = _FoldedProduct.apply(x_NI, counts, weight_EIO, scales_EIG)  # type: ignore[no-untyped-call]
-    return y_NO
+    """Return y [N, O]: each expert's rows times its weights, the activations folded to int8.
+
+    In float32 inside, also under autocast: bfloat16 does not hold the integers times their steps.
+    """
+    with torch.autocast(x_NI.device.type, enabled=False):
+        y_NO: Tensor = _FoldedProduct.apply(  # type: ignore[no-untyped-call]
+            x_NI.float(), counts, weight_EIO.float(), scales_EIG
+        )
+    return y_NO.to(x_NI.dtype)
 
 
 class FoldedWeights(NamedTuple):
@@ -66,14 +72,14 @@ class FoldedWeights(NamedTuple):
 
 def fold_weights(weight_EIO: Tensor, scales_EIG: Tensor) -> FoldedWeights:
     """Prepare weights that hold INT4 values; o are the 32 outputs of a group."""
-    scales_EGI = scales_EIG.float().transpose(1, 2).contiguous()
+    scales_EGI = scales_EIG.transpose(1, 2).contiguous()
     blocks_EGBi = scales_EGI.unflatten(-1, (-1, GROUP_SIZE))
     largest_EGB1 = blocks_EGBi.amax(-1, keepdim=True)
     inverse_EGB1 = torch.where(largest_EGB1 > 0, largest_EGB1.reciprocal(), 0)
     # An INT4 value over its scale is the integer again: the product was exact.
     step_EGI = largest_EGB1.expand_as(blocks_EGBi).flatten(2)
     safe_EGI1 = torch.where(scales_EGI > 0, scales_EGI, 1).unsqueeze(-1)
-    groups_EGIo = weight_EIO.float().unflatten(-1, (-1, GROUP_SIZE)).transpose(1, 2)
+    groups_EGIo = weight_EIO.unflatten(-1, (-1, GROUP_SIZE)).transpose(1, 2)
     steps_EGIo = torch.empty(groups_EGIo.shape, device=groups_EGIo.device)
     torch.div(groups_EGIo, safe_EGI1, out=steps_EGIo).mul_(step_EGI.unsqueeze(-1))
     return FoldedWeights((blocks_EGBi * inverse_EGB1).flatten(2), steps_EGIo)
@@ -85,7 +91,8 @@ def folded_integers(a_nI: Tensor, ratios_GI: Tensor) -> Tensor:
     `a_nI` (float64) are activations over the scales of their blocks, not yet rounded. In float64
     the product of two float32 is exact: no half is made or lost before it is rounded.
     """
-    return (a_nI * ratios_GI.double()[:, None]).round_().float()
+    integers_GnI: Tensor = (a_nI * ratios_GI.double()[:, None]).round_().float()
+    return integers_GnI
 
 
 class _FoldedProduct(torch.autograd.Function):
@@ -98,7 +105,7 @@ class _FoldedProduct(torch.autograd.Function):
         ctx.save_for_backward(x_NI, weight_EIO)
         ctx.counts = counts
         folded = fold_weights(weight_EIO, scales_EIG)
-        blocks_NBi = x_NI.float().unflatten(-1, (-1, GROUP_SIZE))
+        blocks_NBi = x_NI.unflatten(-1, (-1, GROUP_SIZE))
         scale_NB1, inverse_NB1 = block_scales(blocks_NBi)
         a_NI = (blocks_NBi * inverse_NB1).flatten(1).double()
         scale_NI = scale_NB1.expand_as(blocks_NBi).flatten(1)

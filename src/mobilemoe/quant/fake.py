@@ -20,14 +20,14 @@ from torch.nn.utils import parametrize
 from mobilemoe.errors import MobileMoEError
 from mobilemoe.quant.int4 import QMAX, QMIN
 from mobilemoe.quant.int8_mode import round_activations
-from mobilemoe.quant.straight import straight_through
+from mobilemoe.quant.rounding import magnitude, straight_through
 from mobilemoe.weights import GROUP_SIZE, QUANTIZED_KINDS, Weight
 
 
 def int4_scales(weight: Tensor) -> Tensor:
     """Return the scales [..., N / 32] of `int4.quantize`, as float32."""
     grouped = weight.float().unflatten(-1, (-1, GROUP_SIZE))
-    scales: Tensor = (grouped.abs().amax(-1) * (2 / 15)).half().float()
+    scales: Tensor = (magnitude(grouped) * (2 / 15)).half().float()
     return scales
 
 

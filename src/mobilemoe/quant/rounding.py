@@ -1,4 +1,4 @@
-"""The straight-through estimator: the value of a rounding, the gradient of the identity."""
+"""What every rounding here needs: the largest magnitude, and the straight-through estimator."""
 
 from __future__ import annotations
 
@@ -27,3 +27,8 @@ def straight_through(x: Tensor, rounded: Tensor) -> Tensor:
     """
     result: Tensor = _StraightThrough.apply(x, rounded)  # type: ignore[no-untyped-call]
     return result
+
+
+def magnitude(x: Tensor) -> Tensor:
+    """Return the largest |x| of the last axis; NaN if there is one. Makes no copy of x."""
+    return torch.maximum(x.amax(-1), -x.amin(-1))
