@@ -32,7 +32,7 @@ from mobilemoe.evaluate.heldout import HeldoutLoss, mean_over_domains
 from mobilemoe.model import MobileMoE
 from mobilemoe.profile.machine import this_machine, versions
 from mobilemoe.recipe import Stage
-from mobilemoe.train import Trainer, load_weights
+from mobilemoe.train import StepMetrics, Trainer, load_weights
 from mobilemoe.weights import WeightFormat
 
 HELDOUT_TOKENS = 24_576
@@ -42,10 +42,10 @@ def train(stage: Stage, run: Path, config: ModelConfig, dataset: Dataset, seed: 
     """Train `stage` from the run's instruction-tuned weights; return the float model."""
     model = load_weights(MobileMoE(config), run / "stages" / "sft")
     mixture = dataset.mixture(stage.mixture, stage.context, stage.batch_size, seed)
-    for metrics in Trainer(model, stage, mixture.batch).run():
-        if metrics.step % 20 == 0 or metrics.step == stage.steps:
-            progress = f"seed {seed} {stage.name} {metrics.step}/{stage.steps}"
-            print(f"\r{progress} loss {metrics.loss:.3f}", end="", file=sys.stderr, flush=True)
+    for event in Trainer(model, stage, mixture.batch).run():
+        if isinstance(event, StepMetrics) and (event.step % 20 == 0 or event.step == stage.steps):
+            progress = f"seed {seed} {stage.name} {event.step}/{stage.steps}"
+            print(f"\r{progress} loss {event.loss:.3f}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return model
 

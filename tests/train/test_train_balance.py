@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from train_support import batches, stage, tiny_model
+from train_support import batches, stage, steps_of, tiny_model
 
 from mobilemoe.model import MoE, Routing
 from mobilemoe.recipe import RoutingLosses
 from mobilemoe.train import Trainer
-from mobilemoe.train.balance import BiasBalancer, worst_load
+from mobilemoe.train.balance import BiasBalancer, fullest_expert, worst_load
 
 RATE = 1e-3  # the published rate
 
@@ -57,8 +57,12 @@ def test_the_worst_load_is_a_multiple_of_its_layers_mean() -> None:
     assert worst_load(torch.zeros(0, 0)) == 1.0
 
 
+def test_the_fullest_expert_is_that_of_the_worst_load() -> None:
+    assert fullest_expert(torch.tensor([[9, 9, 9, 9, 9, 9], [1, 1, 1, 1, 2, 0]])) == (1, 4)
+
+
 def test_dropped_choices_are_counted_over_the_whole_step() -> None:
-    (metrics,) = Trainer(tiny_model(), stage(steps=1, capacity=0.5), batches).run()
+    (metrics,) = steps_of(Trainer(tiny_model(), stage(steps=1, capacity=0.5), batches))
     ids = torch.from_numpy(batches(0).ids_BT)
     trace: list[Routing] = []
     tiny_model().hidden(ids, capacity_factor=0.5, trace=trace)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import IO
 import numpy as np
 import pytest
 import torch
-from train_support import TINY, batches, stage, tiny_model
+from train_support import TINY, batches, stage, steps_of, tiny_model
 
 from mobilemoe.data import Batch
 from mobilemoe.errors import CheckpointError, MobileMoEError
 from mobilemoe.model import MobileMoE
 from mobilemoe.recipe import Stage
-from mobilemoe.train import Trainer, load_weights
+from mobilemoe.train import Trainer, load_weights, state_sha256
 from mobilemoe.train.state import STATE_FILE
 
 STAGES = {
@@ -30,14 +29,14 @@ STAGES = {
 
 def digest(trainer: Trainer, folder: Path) -> str:
     """SHA-256 of the whole training state."""
-    trainer.save(folder)
-    return hashlib.sha256((folder / STATE_FILE).read_bytes()).hexdigest()
+    assert trainer.save(folder)
+    return state_sha256(folder)
 
 
 def finished(s: Stage, folder: Path, seed: int = 0) -> str:
     """Digest of an uninterrupted run."""
     trainer = Trainer(tiny_model(seed), s, batches)
-    assert [metrics.step for metrics in trainer.run()] == list(range(1, s.steps + 1))
+    assert [metrics.step for metrics in steps_of(trainer)] == list(range(1, s.steps + 1))
     return digest(trainer, folder)
 
 
@@ -64,10 +63,8 @@ def test_same_seed_same_bits_and_another_seed_other_bits(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("s", STAGES.values(), ids=STAGES.keys())
 def test_training_learns(s: Stage) -> None:
-    losses = [
-        m.loss
-        for m in Trainer(tiny_model(), replace(s, tokens=60 * s.tokens_per_step), batches).run()
-    ]
+    trainer = Trainer(tiny_model(), replace(s, tokens=60 * s.tokens_per_step), batches)
+    losses = [metrics.loss for metrics in steps_of(trainer)]
     assert losses[-1] < 0.5 * losses[0]
 
 
@@ -134,18 +131,6 @@ def test_the_next_stage_starts_from_the_saved_weights(tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(again.model(ids), trainer.model(ids))
         assert not torch.equal(plain(ids), trainer.model(ids))
-
-
-def test_a_poisoned_step_stops_before_the_weights_change(tmp_path: Path) -> None:
-    trainer = Trainer(tiny_model(), stage(), batches)
-    before = {name: tensor.clone() for name, tensor in trainer.model.named_parameters()}
-    with torch.no_grad():
-        trainer.model.model.norm.weight[0] = float("nan")
-    with pytest.raises(MobileMoEError, match="not finite"):
-        next(trainer.run())
-    for name, tensor in trainer.model.named_parameters():
-        same = torch.equal(tensor.nan_to_num(1.0), before[name].nan_to_num(1.0))
-        assert same, name
 
 
 def test_a_token_outside_the_vocabulary_is_named() -> None:

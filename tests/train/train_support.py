@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -9,6 +11,7 @@ from mobilemoe.config import ModelConfig
 from mobilemoe.data import Batch
 from mobilemoe.model import MobileMoE
 from mobilemoe.recipe import Stage
+from mobilemoe.train import StepMetrics, Trainer
 
 TINY = ModelConfig(
     vocab_size=96,
@@ -26,7 +29,8 @@ TINY = ModelConfig(
 
 
 def tiny_model(seed: int = 0) -> MobileMoE:
-    """Fresh weights of `TINY`."""
+    """Fresh weights of `TINY`; torch's random state, part of a training state, starts anew."""
+    torch.manual_seed(seed)
     return MobileMoE(TINY).init_weights(torch.Generator().manual_seed(seed))
 
 
@@ -57,3 +61,8 @@ def stage(steps: int = 6, *, capacity: float | None = None, fake_quant: bool = F
         capacity_factor=capacity,
         fake_quant=fake_quant,
     )
+
+
+def steps_of(trainer: Trainer, folder: Path | None = None) -> list[StepMetrics]:
+    """Train to the end; return what the steps did, without other events."""
+    return [event for event in trainer.run(folder) if isinstance(event, StepMetrics)]

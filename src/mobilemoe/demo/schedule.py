@@ -18,7 +18,7 @@ from mobilemoe.data import Dataset
 from mobilemoe.demo.settings import SHARES
 from mobilemoe.model import MobileMoE
 from mobilemoe.recipe import Stage
-from mobilemoe.train import Trainer
+from mobilemoe.train import StepMetrics, Trainer
 
 RESERVE_SECONDS = 100.0  # scoring between stages, export, evaluation, benchmark, report
 SAFETY = 0.9  # the machine may slow down
@@ -42,7 +42,7 @@ def training_speed(stage: Stage, config: ModelConfig, dataset: Dataset) -> float
         stage.with_tokens((WARMUP_STEPS + TIMED_STEPS) * stage.tokens_per_step),
         mixture.batch,
     )
-    seconds = [metrics.seconds for metrics in trainer.run()]
+    seconds = [event.seconds for event in trainer.run() if isinstance(event, StepMetrics)]
     return stage.tokens_per_step / median(seconds[WARMUP_STEPS:])
 
 

@@ -18,7 +18,7 @@ from mobilemoe.demo.events import Advanced, Stopped, Watch
 from mobilemoe.evaluate.heldout import HeldoutLoss, heldout_loss
 from mobilemoe.model import MobileMoE
 from mobilemoe.recipe import Stage
-from mobilemoe.train import StepMetrics, Trainer, load_weights
+from mobilemoe.train import ExpertLoads, StepMetrics, Trainer, load_weights
 
 SAVE_EVERY_SECONDS = 20.0
 HELDOUT_DOMAINS = ("code", "knowledge", "math", "instruct")
@@ -102,11 +102,13 @@ def _train(
     trainer: Trainer, run: StageRun, log: Path, watch: Watch, stopping: Callable[[], bool]
 ) -> None:
     saved_at = time.monotonic()
-    with log.open("a", encoding="utf-8") as file:
-        for metrics in trainer.run():
-            file.write(json.dumps(asdict(metrics)) + "\n")
-            tok_s = run.stage.tokens_per_step / metrics.seconds
-            watch(Advanced(run.stage.name, metrics.step, run.stage.steps, metrics, tok_s))
+    with log.open("a", encoding="utf-8") as file, _notes(log).open("a", encoding="utf-8") as notes:
+        for event in trainer.run(run.folder):
+            if isinstance(event, StepMetrics):
+                file.write(json.dumps(asdict(event)) + "\n")
+                watch(Advanced(run.stage.name, event.step, run.stage.steps, event, event.tok_s))
+            elif not isinstance(event, ExpertLoads):
+                notes.write(json.dumps({"event": type(event).__name__, **asdict(event)}) + "\n")
             done = trainer.step == run.stage.steps
             if done or stopping() or time.monotonic() - saved_at > SAVE_EVERY_SECONDS:
                 file.flush()
@@ -116,16 +118,25 @@ def _train(
                 raise Stopped
 
 
+def _notes(log: Path) -> Path:
+    """Return where the guard's words stand: steps that were skipped, returns, alarms."""
+    return log.with_name("guard.jsonl")
+
+
 def _keep_steps(log: Path, step: int) -> None:
     """Drop the lines of steps that were not saved: they will be made again."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    atomic_write(log, "".join(f"{line}\n" for line in lines[:step]))
+    text = log.read_text(encoding="utf-8") if log.exists() else ""
+    lines = text.split("\n")[:-1]  # a killed run may have left half a line
+    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    atomic_write(log, "".join(f"{line}\n" for line in kept))
 
 
 def _read_log(log: Path) -> list[StepMetrics]:
+    """Return the steps in order; one that was made twice, after going back, as it was made last."""
     lines = log.read_text(encoding="utf-8").splitlines()
-    return [StepMetrics(**json.loads(line)) for line in lines]
+    steps = [StepMetrics(**json.loads(line)) for line in lines]
+    return sorted({metrics.step: metrics for metrics in steps}.values(), key=lambda m: m.step)
 
 
 def _part(

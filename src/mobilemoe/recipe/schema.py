@@ -125,11 +125,13 @@ class Run:
 class Guard:
     """When a step is refused, and when the run goes back.
 
-    A step is skipped if its loss or gradient is not finite, if its loss exceeds the median of
-    the last `window` steps by more than `max_loss_jump` nats, or its gradient norm exceeds
-    theirs by more than `max_grad_factor` times. After `max_skips` in a row the run returns to
-    the last good checkpoint. An expert load above `collapse_load` times the mean for `window`
-    steps, on average, raises the alarm.
+    A step is skipped if its loss or gradient is not finite, if its loss is more than
+    `max_loss_jump` nats above the median of the last `window` steps or above a guess (log V), or
+    if its gradient norm is more than `max_grad_factor` times theirs or above `max_grad_norm`.
+    After `max_skips` in a row the run returns to the last good checkpoint and leaves the skipped
+    steps out; more than `max_rollbacks` returns without a `window` of good steps behind the
+    trouble end it. A worst expert load above `collapse_load` times the mean (or four fifths of
+    E / K, the largest that routing allows), on average over `window` steps, raises the alarm.
 
     Raises:
         MobileMoEError: naming the field, its value and what is allowed.
@@ -138,6 +140,7 @@ class Guard:
     window: int = 50
     max_loss_jump: float = 2.0
     max_grad_factor: float = 20.0
+    max_grad_norm: float = 1000.0
     max_skips: int = 5
     max_rollbacks: int = 3
     collapse_load: float = 12.0
@@ -182,6 +185,7 @@ _GUARD = {
     "window": Range(1, 10**6),
     "max_loss_jump": Range(0, 10**9, above=True),
     "max_grad_factor": Range(1, 10**9),
+    "max_grad_norm": Range(0, 10**9, above=True),
     "max_skips": Range(1, 10**6),
     "max_rollbacks": Range(0, 10**6),
     "collapse_load": Range(1, 10**6),

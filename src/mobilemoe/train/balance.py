@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from mobilemoe.model import MobileMoE, MoE
@@ -33,11 +34,24 @@ class BiasBalancer:
             bias_E += self._rate * (load_E.mean() - load_E).sign()
             layer.expert_bias.copy_(bias_E.bfloat16())
 
+    def no_loads(self) -> Tensor:
+        """Return zeros [L, E], to add the choices of many steps to."""
+        if not self.bias:
+            return torch.zeros(0, 0, dtype=torch.long)
+        return torch.zeros_like(torch.stack(self.bias), dtype=torch.long)
+
     def load(self, bias: Sequence[Tensor]) -> None:
         """Restore the float32 biases of a saved run."""
         for own_E, saved_E, layer in zip(self.bias, bias, self._layers, strict=True):
             own_E.copy_(saved_E)
             layer.expert_bias.copy_(own_E.bfloat16())
+
+
+def fullest_expert(counts_LE: Tensor) -> tuple[int, int]:
+    """Return layer and expert of the largest load as a multiple of its layer's mean."""
+    load_LE = counts_LE.float()
+    place = int((load_LE / load_LE.mean(1, keepdim=True).clamp(min=1e-9)).argmax())
+    return divmod(place, counts_LE.shape[1])
 
 
 def worst_load(counts_LE: Tensor) -> float:

@@ -46,8 +46,9 @@ class ExpertLoads:
 class StepSkipped:
     """A step whose gradient was thrown away: the weights are those of the step before.
 
-    `rows` are the numbers of the batch's rows in the mixture's endless sequence, `domains`
-    where they come from.
+    `rows` are the numbers of the step's rows in the mixture's endless sequence, `domains` where
+    this process's rows come from. `loss` and `grad_norm` may be infinite or NaN; they are NaN for
+    a step that was passed over without computing it.
     """
 
     stage: str

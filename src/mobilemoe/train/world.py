@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -35,6 +36,17 @@ class World(Protocol):
         """Return the sum of `values` over all processes."""
         ...
 
+    def clip_grad_norm(self, parameters: Iterable[Tensor], max_norm: float) -> Tensor:
+        """Scale the gradients to a norm of `max_norm` at most; return the norm before.
+
+        The norm is that of all processes' gradients together, the same value everywhere.
+        """
+        ...
+
+    def beat(self, step: int) -> None:
+        """Tell the other processes that this one is alive and begins `step`."""
+        ...
+
 
 @dataclass(frozen=True)
 class Alone:
@@ -51,3 +63,10 @@ class Alone:
     def total(self, values: Tensor) -> Tensor:
         """Return `values`."""
         return values
+
+    def clip_grad_norm(self, parameters: Iterable[Tensor], max_norm: float) -> Tensor:
+        """Scale the gradients to a norm of `max_norm` at most; return the norm before."""
+        return torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+
+    def beat(self, step: int) -> None:
+        """Tell nobody."""
