@@ -39,13 +39,13 @@ class HeldoutLoss:
 @torch.no_grad()
 def heldout_loss(model: MobileMoE, batches: Iterable[Batch]) -> HeldoutLoss:
     """Score `batches` with `model`, dropless, row by row."""
-    was_training = model.training
+    was_training, device = model.training, next(model.parameters()).device
     model.eval()
     sums: list[float] = []
     tokens: list[int] = []
     for batch in batches:
         targets_BT = torch.from_numpy(batch.targets_BT)
-        logits_BTV = model(torch.from_numpy(batch.ids_BT))
+        logits_BTV = model(torch.from_numpy(batch.ids_BT).to(device)).cpu()
         losses_BT = F.cross_entropy(
             logits_BTV.flatten(0, 1), targets_BT.flatten(), ignore_index=IGNORED, reduction="none"
         ).view_as(targets_BT)

@@ -19,7 +19,7 @@ from mobilemoe.train import Settings, StepMetrics, Trainer, load_weights
 from mobilemoe.train.events import TrainEvent
 from mobilemoe.train.journal import JOURNAL_FILE, Journal
 from mobilemoe.train.measures import mfu
-from mobilemoe.train.parallel import Ranks
+from mobilemoe.train.parallel import Ranks, RankWorld
 from mobilemoe.train.speedups import speed_up
 from mobilemoe.train.trackers import Tracker
 
@@ -61,6 +61,7 @@ def train_stage(course: Course, stage: Stage, start: Path | None) -> StageResult
         MobileMoEError: if training cannot go on or the disk refuses; the last state is intact.
     """
     if not course.folder.is_done(stage.name):
+        torch.manual_seed(course.recipe.seed)
         trainer = _trainer(course, stage, starting_model(course, start))
         _score(course, stage, trainer.model, "before")
         _train(course, stage, trainer)
@@ -86,7 +87,7 @@ def _trainer(course: Course, stage: Stage, model: MobileMoE) -> Trainer:
         stage,
         lambda step: batches.batch_rows(step, rows),
         Settings.of(course.recipe),
-        course.ranks,
+        RankWorld(course.ranks),
     )
 
 
@@ -165,17 +166,19 @@ class _Saver:
         """
         waited = time.monotonic() - self._saved_at
         due = waited >= self._course.recipe.run.save_every_seconds
-        due, stopping = self._course.ranks.decided(due, self._course.stopping())
+        wish = "stop" if self._course.stopping() else "save" if due else ""
+        wish = self._course.ranks.from_first(wish)
         is_last = self._trainer.step >= self._trainer.stage.steps
-        if due or stopping or is_last:
+        if wish or is_last:
             self._save()
-        if stopping and not is_last:
+        if wish == "stop" and not is_last:
             raise Stopped
 
     def at_end(self) -> None:
         """Save what the last steps left, if the very last one was refused."""
         if self._saved_step != self._trainer.step:
             self._save()
+        self._trainer.finish(self._folder)
 
     def _save(self) -> None:
         started = time.monotonic()

@@ -7,7 +7,6 @@ number of learnt tokens of the whole step, so pieces and devices change nothing 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from mobilemoe.data import IGNORED, Batch
 from mobilemoe.model import MobileMoE, Routing
 from mobilemoe.recipe import Stage
 from mobilemoe.train.loss import TokenLosses, cross_entropy, router_z_loss
+from mobilemoe.train.measures import domain_means, domain_sums, router_entropy
 from mobilemoe.train.settings import Settings
 from mobilemoe.train.world import World
 
@@ -87,7 +87,7 @@ class _Sums:
     def __init__(self) -> None:
         self._loss = self._z_loss = self._entropy = 0.0
         self._dropped = 0
-        self._domains: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self._domains: dict[str, tuple[float, int]] = {}
         self._counts_LE = torch.zeros(0, 0, dtype=torch.long)
 
     def add(
@@ -100,18 +100,18 @@ class _Sums:
     ) -> None:
         """Take in one piece, which has `share` of the step's rows."""
         self._z_loss += z_loss
-        each_BT = losses.each_N.view(batch.ids_BT.shape).double().sum(1).tolist()
-        learnt_B = (batch.targets_BT != IGNORED).sum(1)
-        for domain, loss, learnt in zip(batch.domains, each_BT, learnt_B, strict=True):
+        each_BT = losses.each_N.view(batch.ids_BT.shape).cpu()
+        learnt_BT = torch.from_numpy(batch.targets_BT != IGNORED)
+        for domain, (loss, learnt) in domain_sums(each_BT, learnt_BT, batch.domains).items():
             self._loss += loss
-            self._domains[domain][0] += loss
-            self._domains[domain][1] += int(learnt)
+            old_loss, old_learnt = self._domains.get(domain, (0.0, 0))
+            self._domains[domain] = (old_loss + loss, old_learnt + learnt)
         if trace:
             counts_LE = torch.stack([routing.tokens_per_expert_E for routing in trace])
             is_first = self._counts_LE.numel() == 0
             self._counts_LE = counts_LE if is_first else self._counts_LE + counts_LE
             self._dropped += sum(routing.dropped for routing in trace)
-            self._entropy += share * router_entropy(trace)
+            self._entropy += share * router_entropy([r.router_logits_TE for r in trace])
 
     def over(self, world: World, learnt: int) -> Step:
         """Return the means over all processes."""
@@ -124,22 +124,6 @@ class _Sums:
             z_loss=z_loss,
             router_entropy=entropy,
             dropped_share=dropped / choices if choices else 0.0,
-            domain_loss=self._domain_means(world),
+            domain_loss=domain_means(world.merged(self._domains)),
             counts_LE=counts_LE,
         )
-
-    def _domain_means(self, world: World) -> dict[str, float]:
-        """Return nats per learnt token by domain, of this process's rows."""
-        return {d: loss / n for d, (loss, n) in sorted(self._domains.items()) if n}
-
-
-@torch.no_grad()
-def router_entropy(trace: Sequence[Routing]) -> float:
-    """Return the mean entropy of the normalised router scores as a share of log E."""
-    shares = []
-    for routing in trace:
-        scores_TE = routing.router_logits_TE.float().sigmoid()
-        p_TE = scores_TE / scores_TE.sum(-1, keepdim=True)
-        entropy_T = -(p_TE * p_TE.clamp(min=1e-20).log()).sum(-1)
-        shares.append(entropy_T.mean() / np.log(p_TE.shape[-1]))
-    return float(torch.stack(shares).mean())

@@ -35,7 +35,7 @@ from mobilemoe.train.guard import StepGuard
 from mobilemoe.train.optimizer import adamw, optimizer_state
 from mobilemoe.train.random_state import random_state, restore_random
 from mobilemoe.train.settings import Settings
-from mobilemoe.train.state import OneFile, Store, load_state, take
+from mobilemoe.train.state import Progress, Store, load_state, take
 from mobilemoe.train.world import Alone, World
 
 # Load events: so many per stage, and never more often than every so many steps.
@@ -65,6 +65,7 @@ class Trainer:
         self.step = 0
         if stage.fake_quant:
             enable_fake_quant(model, model.config.weights())
+        self.world.prepare(model, self.settings.run)
         self._floats = float_weights(model, model.config.weights())
         self._trained = {n: t for n, t in self._floats.items() if t.requires_grad}
         constants = self.settings.optimizer
@@ -73,7 +74,7 @@ class Trainer:
         self._guard = StepGuard(self.settings.guard, model.config, constants.clip_norm)
         self._detours = Detours(self.settings.guard)
         self._loads_LE = self._balancer.no_loads()
-        self._store = store or OneFile()
+        self._store = store or self.world.store()
         self._home: Path | None = None
         self._last_was_good = True
 
@@ -220,6 +221,10 @@ class Trainer:
         self._home = folder
         return True
 
+    def finish(self, folder: Path) -> None:
+        """Leave the state of the finished stage in `folder` as the one file others read."""
+        self._store.finish(folder, self._tensors(), self._progress())
+
     def resume(self, folder: Path) -> bool:
         """Go on from what `save` wrote to `folder`; False if there is nothing.
 
@@ -234,13 +239,16 @@ class Trainer:
         return True
 
     def _write(self, folder: Path) -> None:
-        progress = {
+        tensors = self._tensors() | random_state(self.world.device)
+        self._store.save(folder, tensors, self._progress())
+
+    def _progress(self) -> Progress:
+        return {
             "stage": self.stage.name,
             "step": self.step,
             "guard": self._guard.state(),
             "detours": self._detours.state(),
         }
-        self._store.save(folder, self._tensors() | random_state(self.world.device), progress)
 
     def _restore(self, folder: Path) -> bool:
         random = random_state(self.world.device)

@@ -45,6 +45,10 @@ class Store(Protocol):
         """Overwrite the values of `into`; return the progress, None if nothing was saved yet."""
         ...
 
+    def finish(self, folder: Path, tensors: Mapping[str, Tensor], progress: Progress) -> None:
+        """Leave the finished state, which has been saved, as one file."""
+        ...
+
 
 class OneFile:
     """The `Store` of a single process."""
@@ -69,6 +73,9 @@ class OneFile:
             for name in sorted(names & set(into)):
                 _copy(into[name], file.get_tensor(name), name)
             return _progress(file)
+
+    def finish(self, folder: Path, tensors: Mapping[str, Tensor], progress: Progress) -> None:
+        """Do nothing: it is one file."""
 
 
 def save_state(folder: Path, tensors: Mapping[str, Tensor], progress: Progress) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from mobilemoe.model import MobileMoE
+from mobilemoe.recipe import Run
+from mobilemoe.train.state import OneFile, Store
+
+DomainSums = Mapping[str, tuple[float, int]]  # summed loss and learnt tokens by domain
 
 
 class World(Protocol):
@@ -34,6 +40,18 @@ class World(Protocol):
 
     def total(self, values: Tensor) -> Tensor:
         """Return the sum of `values` over all processes."""
+        ...
+
+    def prepare(self, model: MobileMoE, run: Run) -> None:
+        """Put `model` where it is trained; parameters may become other objects."""
+        ...
+
+    def store(self) -> Store:
+        """Return how the training state is kept."""
+        ...
+
+    def merged(self, sums: DomainSums) -> DomainSums:
+        """Return the sums of all processes' values by name."""
         ...
 
     def clip_grad_norm(self, parameters: Iterable[Tensor], max_norm: float) -> Tensor:
@@ -63,6 +81,18 @@ class Alone:
     def total(self, values: Tensor) -> Tensor:
         """Return `values`."""
         return values
+
+    def prepare(self, model: MobileMoE, run: Run) -> None:
+        """Move `model` to the device."""
+        model.to(self.device)
+
+    def store(self) -> Store:
+        """Return a single file."""
+        return OneFile()
+
+    def merged(self, sums: DomainSums) -> DomainSums:
+        """Return `sums`."""
+        return sums
 
     def clip_grad_norm(self, parameters: Iterable[Tensor], max_norm: float) -> Tensor:
         """Scale the gradients to a norm of `max_norm` at most; return the norm before."""

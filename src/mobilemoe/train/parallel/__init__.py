@@ -8,9 +8,12 @@ from mobilemoe.train.parallel.clip import clip_grad_norm
 from mobilemoe.train.parallel.ranks import Ranks
 from mobilemoe.train.parallel.shard import prepare_model
 from mobilemoe.train.parallel.tensors import gather_full
+from mobilemoe.train.parallel.world import RankWorld, ShardedStore
 
 __all__ = [
+    "RankWorld",
     "Ranks",
+    "ShardedStore",
     "clip_grad_norm",
     "gather_full",
     "load_distributed",

@@ -126,6 +126,12 @@ class Ranks:
         dist.broadcast_object_list(given)
         return given[0]
 
+    def wait(self) -> None:
+        """Return when all processes have called it, however long that takes."""
+        if self.size > 1:
+            with self.patience():
+                dist.barrier()
+
     def beat(self, step: int) -> None:
         """Tell the other processes that this one is alive and begins `step`.
 
