@@ -10,7 +10,7 @@ import pytest
 from mobilemoe.config import ModelConfig
 from mobilemoe.errors import MobileMoEError
 from mobilemoe.plan.cluster import Layout, check_layout
-from paper_recipes import STAGES, paper_recipe
+from paper_recipes import MIDTRAIN, PRETRAIN, paper_recipe
 
 S = ModelConfig.preset("S")
 
@@ -32,43 +32,43 @@ def test_rejects_a_layout(arguments: dict[str, int], message: str) -> None:
 
 def test_rejects_experts_that_do_not_divide() -> None:
     with pytest.raises(MobileMoEError, match="divisors of 60 experts"):
-        check_layout(S, Layout(64, 8), STAGES[0])
+        check_layout(S, Layout(64, 8), PRETRAIN)
     dense = ModelConfig.preset("mobilellm-pro")
     with pytest.raises(MobileMoEError, match="dense"):
-        check_layout(dense, Layout(64, 4), STAGES[0])
+        check_layout(dense, Layout(64, 4), PRETRAIN)
 
 
 def test_rejects_a_context_beyond_the_model() -> None:
     with pytest.raises(MobileMoEError, match="max_position_embeddings"):
-        check_layout(ModelConfig.preset("nano"), Layout(8), STAGES[0])
+        check_layout(ModelConfig.preset("nano"), Layout(8), PRETRAIN)
 
 
 def test_the_hint_for_rows_that_do_not_divide_works() -> None:
     layout = Layout(96, 4)
     with pytest.raises(MobileMoEError, match="2048 rows per step") as caught:
-        check_layout(S, layout, STAGES[0])
+        check_layout(S, layout, PRETRAIN)
     found = re.search(r"batch_tokens=(\d+)", caught.value.hint)
     assert found
-    check_layout(S, layout, replace(STAGES[0], batch_tokens=int(found.group(1))))
+    check_layout(S, layout, replace(PRETRAIN, batch_tokens=int(found.group(1))))
 
 
 def test_rejects_fewer_rows_than_gpus() -> None:
     with pytest.raises(MobileMoEError, match="512 rows per step"):
-        check_layout(S, Layout(1024, 4), STAGES[1])
+        check_layout(S, Layout(1024, 4), MIDTRAIN)
 
 
 def test_the_hint_for_micro_batches_that_do_not_divide_works() -> None:
     layout = Layout(256, 4, micro_batch_rows=3)
     with pytest.raises(MobileMoEError, match="a divisor of the 8 rows") as caught:
-        check_layout(S, layout, STAGES[0])
+        check_layout(S, layout, PRETRAIN)
     found = re.search(r"run.micro_batch_rows=(\d+)", caught.value.hint)
     assert found
-    check_layout(S, replace(layout, micro_batch_rows=int(found.group(1))), STAGES[0])
+    check_layout(S, replace(layout, micro_batch_rows=int(found.group(1))), PRETRAIN)
 
 
 def test_rows_of_a_step_are_shared_out() -> None:
-    layout = Layout.of(paper_recipe(micro_batch_rows=4), 256)
-    pretrain, midtrain = STAGES[:2]
+    layout = Layout.of(paper_recipe(rows=4), 256)
+    pretrain, midtrain = PRETRAIN, MIDTRAIN
     assert (layout.micro_rows(pretrain), layout.micro_batches(pretrain)) == (4, 2)
     assert (layout.micro_rows(midtrain), layout.micro_batches(midtrain)) == (2, 1)
     rows = layout.gpus * layout.micro_rows(pretrain) * layout.micro_batches(pretrain)

@@ -22,13 +22,15 @@ def show_plan(
     gpu: str,
     *,
     gpus_per_node: int = 8,
+    stage: str | None = None,
     price: float | None = None,
     mfu: float | None = None,
     as_json: bool = False,
 ) -> None:
-    """Print the plan of `recipe` on `gpus` GPUs of the kind `gpu`, or refuse it.
+    """Print the plan of `recipe`, or of one stage, on `gpus` GPUs of the kind `gpu`, or refuse it.
 
-    A plan that does not fit shows its memory before it is refused; with `as_json` nothing.
+    `price` per GPU-hour and `mfu` replace the profile's. A plan that does not fit shows its
+    memory before it is refused; with `as_json` nothing.
 
     Raises:
         MobileMoEError: if the GPU is unknown, the layout cannot run, or the memory is too small.
@@ -37,11 +39,14 @@ def show_plan(
     from mobilemoe.plan.cluster.document import plan_document
 
     layout, profile = Layout.of(recipe, gpus, gpus_per_node), gpu_profile(gpu)
-    plan = cluster_plan(recipe, layout, profile, price=price, mfu=mfu)
+    plan = cluster_plan(recipe, layout, profile, stage=stage, price=price, mfu=mfu)
     if not plan.fits and not as_json:
         _print_memory(plan)
     require_fit(plan)
-    plan = cluster_plan(recipe, layout, profile, price=price, mfu=mfu, count_states=_count_states())
+    counted = _count_states()
+    plan = cluster_plan(
+        recipe, layout, profile, stage=stage, price=price, mfu=mfu, count_states=counted
+    )
     if as_json:
         print_json(plan_document(plan))
     else:

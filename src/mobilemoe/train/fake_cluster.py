@@ -8,7 +8,7 @@ rank of hundreds would hold. AdamW takes one step to make its moments.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -89,23 +89,28 @@ def shard_on_fake_devices(config: ModelConfig, layout: Layout) -> MobileMoE:
         model = MobileMoE(config)
     for layer in model.model.layers:
         if isinstance(layer.feed_forward, MoE):
-            _shard_experts(layer.feed_forward.experts, layout, mesh)
-        fully_shard(layer, mesh=everyone)
+            _shard_moe(layer.feed_forward, layout, everyone, mesh["copies"])
+        fully_shard(layer, mesh=everyone, shard_placement_fn=_axis(layout.gpus))
     fully_shard(model, mesh=everyone)
     return model
 
 
-def _shard_experts(experts: nn.Module, layout: Layout, mesh: DeviceMesh) -> None:
-    """Keep E / EP experts, and cut those over the ranks that hold the same ones."""
-    for name, whole_EXY in list(experts.named_parameters()):
-        own = whole_EXY.shape[0] // layout.expert_parallel
-        setattr(experts, name, nn.Parameter(whole_EXY[:own].detach().clone()))
-    ranks = layout.expert_copies
-    fully_shard(
-        experts,
-        mesh=mesh["copies"],
-        shard_placement_fn=lambda weight: Cut(expert_axis(tuple(weight.shape), ranks)),
-    )
+def _shard_moe(moe: MoE, layout: Layout, everyone: DeviceMesh, copies: DeviceMesh) -> None:
+    """Keep E / EP experts, cut those over the ranks that hold the same ones; the router apart."""
+    if layout.expert_parallel > 1:
+        for name, whole_EXY in list(moe.experts.named_parameters()):
+            own = whole_EXY.shape[0] // layout.expert_parallel
+            setattr(moe.experts, name, nn.Parameter(whole_EXY[:own].detach().clone()))
+        placement = _axis(layout.expert_copies)
+        fully_shard(moe.experts, mesh=copies, shard_placement_fn=placement)
+    fully_shard(moe.router, mesh=everyone)
+
+
+def _axis(ranks: int) -> Callable[[nn.Parameter], Cut | None]:
+    def axis(weight: nn.Parameter) -> Cut | None:
+        return Cut(expert_axis(tuple(weight.shape), ranks)) if weight.dim() == 3 else None
+
+    return axis
 
 
 def _local(tensor: Tensor | None) -> Tensor:

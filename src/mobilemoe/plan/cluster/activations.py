@@ -1,8 +1,9 @@
 """What a forward pass keeps for the backward pass, tensor by tensor, in bytes per token.
 
-The list follows the operations of `model/`; a test holds it against what autograd saves. Values
-are of the compute type (`c` bytes) or float32 (4 bytes: norms and the router compute in it in
-every precision). What has no token axis (RoPE tables) is left out.
+The list follows the operations of `model/`; a test holds it against what autograd saves. Products
+read and give the compute type (`c` bytes); the residual stream, norms and the router are float32
+in every precision. What has no token axis (RoPE tables) is left out, and so is what
+`torch.compile` saves by fusing: with it, this is more than is kept.
 
 D hidden, F routed expert width, S shared (or dense) width, E experts, K top-k, H query heads,
 G KV heads, d head dim.
@@ -43,65 +44,67 @@ def expert_rows_per_token(config: ModelConfig, layout: Layout, capacity: float |
 
 
 def layer_bytes_per_token(
-    config: ModelConfig, layer: int, layout: Layout, capacity: float | None = None
+    config: ModelConfig, layer: int, layout: Layout, stage: Stage
 ) -> dict[str, float]:
     """Return the bytes that layer `layer` keeps per token, by part of `ACTIVATION_PARTS`."""
-    c = layout.compute_bytes
-    parts = {"residual": _residual(config, c), "attention": _attention(config, c)}
-    S = config.intermediate_size_mlp
+    c, D, S = layout.compute_bytes, config.hidden_size, config.intermediate_size_mlp
+    parts = {"residual": 2 * _norm(config), "attention": _attention(config, c)}
     if config.is_moe_layer(layer):
-        rows = expert_rows_per_token(config, layout, capacity)
-        parts["router"] = _router(config, c)
-        parts["experts"] = _experts(config, c, rows)
+        parts["router"] = _router(config)
+        parts["experts"] = _experts(config, layout, stage)
         if S:
-            parts["shared expert"] = _swiglu(S, c)
+            parts["shared expert"] = _swiglu(S, c) + (_read_by(D, 2, c) if c < WIDE_BYTES else 0)
     else:
-        parts["dense FFN"] = _swiglu(S, c)
+        parts["dense FFN"] = _swiglu(S, c) + _read_by(D, 2, c)
     return parts
 
 
-def _residual(config: ModelConfig, c: int) -> float:
-    """Two norms, and what the second hands to the feed-forward part."""
-    return 2 * _norm(config, c) + config.hidden_size * c
+def _norm(config: ModelConfig) -> float:
+    """Keep the input, its reciprocal root, and the normalised values; the residual is float32."""
+    return (2 * config.hidden_size + 1) * WIDE_BYTES
 
 
-def _norm(config: ModelConfig, c: int) -> float:
-    """Keep the input in float32, its reciprocal root, and the normalised values."""
-    return config.hidden_size * (WIDE_BYTES + c) + WIDE_BYTES
+def _read_by(width: int, products: int, c: int) -> float:
+    """Keep what `products` products read: float32 as it is, or a cast for each of them."""
+    return width * (WIDE_BYTES if c == WIDE_BYTES else products * c)
 
 
 def _attention(config: ModelConfig, c: int) -> float:
     D, d = config.hidden_size, config.head_dim
     H, G = config.num_attention_heads, config.num_key_value_heads
-    inputs = (D + H * d) * c  # of q, k, v together; of the output projection
+    inputs = _read_by(D, 3, c) + H * d * c  # of q, k and v; of the output projection
     qkv_o = 4 * H * d * c  # as the kernel takes them, keys and values repeated, and its result
     rotated = (H + G) * d * WIDE_BYTES  # queries and keys before their norm
     return inputs + qkv_o + rotated + (2 * H + G) * WIDE_BYTES  # roots; the softmax's sums
 
 
-def _router(config: ModelConfig, c: int) -> float:
+def _router(config: ModelConfig) -> float:
     """Its float32 input, scores, logits of the z-loss, ids and order, weights and their sums."""
     D, E, K = config.hidden_size, config.num_local_experts, config.num_experts_per_tok
-    wide_input = D if c < WIDE_BYTES else 0
-    return (wide_input + 2 * E + 2 * K + 2) * WIDE_BYTES + (E + 2 * K) * INT64
+    return (D + 2 * E + 2 * K + 2) * WIDE_BYTES + (E + 2 * K) * INT64
 
 
-def _experts(config: ModelConfig, c: int, rows: float) -> float:
-    """Keep the rows in and out of the experts, and what is inside them."""
+def _experts(config: ModelConfig, layout: Layout, stage: Stage) -> float:
+    """Keep the rows that go in, gate and up, silu(gate), its product with up, and the results.
+
+    Results are kept where they are put back in order: by token to be weighted, by choice, and
+    in an EP group also by expert. Fake int8 activations are computed in float32.
+    """
     D, F, K = config.hidden_size, config.intermediate_size, config.num_experts_per_tok
-    inside = rows * (D + 4 * F) * c  # rows, gate and up, silu(gate), its product with up
-    combined = (rows * D + K * D) * c  # results by expert, and by token to be weighted
-    return inside + combined
+    rows = expert_rows_per_token(config, layout, stage.capacity_factor)
+    returned = rows * D if layout.expert_parallel > 1 else 0.0
+    width = WIDE_BYTES if stage.int8_activations else layout.compute_bytes
+    return (rows * (D + 4 * F) + returned + 2 * K * D) * width
 
 
 def _swiglu(width: int, c: int) -> float:
-    """Keep gate, up, silu(gate) and the product; the input is counted with the residual."""
+    """Keep gate, up, silu(gate) and the product."""
     return 4 * width * c
 
 
-def final_norm_bytes_per_token(config: ModelConfig, layout: Layout) -> float:
+def final_norm_bytes_per_token(config: ModelConfig) -> float:
     """Return what the norm below the head keeps."""
-    return _norm(config, layout.compute_bytes)
+    return _norm(config)
 
 
 def activation_bytes(config: ModelConfig, layout: Layout, stage: Stage) -> dict[str, int]:
@@ -111,17 +114,15 @@ def activation_bytes(config: ModelConfig, layout: Layout, stage: Stage) -> dict[
     computed again.
     """
     layers = range(config.num_hidden_layers)
-    per_layer = [
-        layer_bytes_per_token(config, layer, layout, stage.capacity_factor) for layer in layers
-    ]
+    per_layer = [layer_bytes_per_token(config, layer, layout, stage) for layer in layers]
     if layout.activation_checkpointing:
         fullest = max(per_layer, key=lambda parts: sum(parts.values()))
-        inputs = config.num_hidden_layers * config.hidden_size * layout.compute_bytes
+        inputs = config.num_hidden_layers * config.hidden_size * WIDE_BYTES
         per_token: Mapping[str, float] = fullest | {"residual": fullest["residual"] + inputs}
     else:
         names = [part for part in ACTIVATION_PARTS if any(part in layer for layer in per_layer)]
         per_token = {part: sum(layer.get(part, 0.0) for layer in per_layer) for part in names}
     tokens = layout.micro_tokens(stage)
     totals = {part: round(tokens * size) for part, size in per_token.items()}
-    totals["residual"] += round(tokens * final_norm_bytes_per_token(config, layout))
+    totals["residual"] += round(tokens * final_norm_bytes_per_token(config))
     return totals

@@ -44,7 +44,7 @@ class Layout:
         if self.gpus > self.gpus_per_node and self.gpus % self.gpus_per_node:
             raise MobileMoEError(
                 f"gpus is {self.gpus}; allowed: whole nodes of {self.gpus_per_node} GPUs",
-                hint=f"take {self.gpus // self.gpus_per_node * self.gpus_per_node} GPUs",
+                hint=f"--gpus {self.gpus // self.gpus_per_node * self.gpus_per_node}",
             )
         self._check_groups()
 
@@ -88,6 +88,10 @@ class Layout:
     def compute_bytes(self) -> int:
         """Bytes of one value in the products."""
         return COMPUTE_BYTES[self.precision]
+
+    def gathered_bytes(self, stage: Stage) -> int:
+        """Return the bytes of one gathered value: fake quantisation starts from the floats."""
+        return WIDE_BYTES if stage.fake_quant else self.compute_bytes
 
     def rows_per_gpu(self, stage: Stage) -> int:
         """Return the rows of one optimiser step that each GPU computes."""
@@ -134,8 +138,7 @@ def _check_rows(layout: Layout, stage: Stage) -> None:
         nearest = max(1, round(rows / gpus)) * gpus * stage.context
         raise MobileMoEError(
             f"{stage.name}: {rows} rows per step; allowed: a multiple of the {gpus} GPUs",
-            hint=f"set stages.{stage.name}.batch_tokens={nearest}, or take a divisor of {rows} "
-            "GPUs",
+            hint=f"--set {stage.name}.batch_tokens={nearest}, or take a divisor of {rows} GPUs",
         )
     mine, micro = layout.rows_per_gpu(stage), layout.micro_rows(stage)
     if mine % micro:
@@ -143,7 +146,7 @@ def _check_rows(layout: Layout, stage: Stage) -> None:
         raise MobileMoEError(
             f"{stage.name}: run.micro_batch_rows is {micro}; allowed: a divisor of the {mine} "
             "rows per GPU and step",
-            hint=f"set run.micro_batch_rows={fitting}",
+            hint=f"--set run.micro_batch_rows={fitting}",
         )
 
 

@@ -13,7 +13,7 @@ from mobilemoe.config import ModelConfig
 from mobilemoe.plan.cluster.activations import activation_bytes, expert_rows_per_token
 from mobilemoe.plan.cluster.layout import WIDE_BYTES, Layout
 from mobilemoe.plan.cluster.quantity import Quantity
-from mobilemoe.plan.cluster.shards import ROOT, Unit, padded_by_part, units
+from mobilemoe.plan.cluster.shards import padded_by_part, units
 from mobilemoe.recipe import Stage
 
 CHUNK_LOGITS = 2**27  # logits that the loss holds at a time on a GPU; train/loss.py, tested equal
@@ -71,8 +71,8 @@ def stage_memory(config: ModelConfig, layout: Layout, stage: Stage, states: Stat
         "parameters": sum(states.parameters.values()),
         "gradients": sum(states.gradients.values()),
         "AdamW moments": sum(states.moments.values()),
-        "gathered weights": _gathered(config, layout),
-        "gathered gradients": _gathered_gradients(config, layout),
+        "gathered weights": _gathered(config, layout, stage),
+        "gathered gradients": _gathered_gradients(config, layout, stage),
     }
     if stage.fake_quant:
         parts["rounded weights"] = _rounded(config, layout)
@@ -84,52 +84,67 @@ def stage_memory(config: ModelConfig, layout: Layout, stage: Stage, states: Stat
     return Memory(parts)
 
 
-def _layers(config: ModelConfig, layout: Layout) -> dict[str, list[Unit]]:
-    """Group the units by layer; the root is left out."""
-    layers: dict[str, list[Unit]] = {}
+def _layers(config: ModelConfig, layout: Layout) -> list[int]:
+    """Return the elements of each layer that are gathered and given up again, largest first."""
+    sizes: dict[str, int] = {}
     for unit in units(config, layout):
-        if unit.name != ROOT:
-            layers.setdefault(unit.name.removesuffix(" experts"), []).append(unit)
-    return layers
+        if not unit.stays:
+            sizes[unit.layer] = sizes.get(unit.layer, 0) + unit.full_size
+    return sorted(sizes.values(), reverse=True)
 
 
-def _root(config: ModelConfig, layout: Layout) -> Unit:
-    return next(unit for unit in units(config, layout) if unit.name == ROOT)
+def _staying(config: ModelConfig, layout: Layout) -> int:
+    return sum(unit.full_size for unit in units(config, layout) if unit.stays)
 
 
-def _gathered(config: ModelConfig, layout: Layout) -> int:
-    """Hold the root for the whole step, the layer that computes and the one being fetched."""
-    sizes = [sum(u.full_size for u in layer) for layer in _layers(config, layout).values()]
-    largest = sorted(sizes, reverse=True)[:2]
-    return (_root(config, layout).full_size + sum(largest)) * layout.compute_bytes
+def _gathered(config: ModelConfig, layout: Layout, stage: Stage) -> int:
+    """Hold what stays whole, the layer that computes and the one being fetched.
+
+    One GPU gathers nothing, but autocast keeps a bfloat16 copy of what products read.
+    """
+    layers = _layers(config, layout)
+    if layout.gpus == 1:
+        casts = layout.compute_bytes < WIDE_BYTES and not stage.fake_quant
+        return sum(layers) * layout.compute_bytes if casts else 0
+    fetched = sum(layers[:2]) * layout.gathered_bytes(stage)
+    return _staying(config, layout) * WIDE_BYTES + fetched
 
 
-def _gathered_gradients(config: ModelConfig, layout: Layout) -> int:
-    """One layer's whole gradient, or the root's: from the head and from the embedding."""
-    sizes = [sum(u.full_size for u in layer) for layer in _layers(config, layout).values()]
-    return max(max(sizes), 2 * _root(config, layout).full_size) * layout.compute_bytes
+def _gathered_gradients(config: ModelConfig, layout: Layout, stage: Stage) -> int:
+    """One layer's whole gradient, or the embedding's: from the head and from the lookup."""
+    layer = _layers(config, layout)[0] * layout.gathered_bytes(stage)
+    return max(layer, 2 * config.vocab_size * config.hidden_size * WIDE_BYTES)
 
 
 def _rounded(config: ModelConfig, layout: Layout) -> int:
-    """Fake quantisation rounds each weight once per micro-batch and keeps the result."""
-    return sum(unit.full_size for unit in units(config, layout)) * layout.compute_bytes
+    """Fake quantisation keeps each rounded weight for a micro-batch, and autocast its cast."""
+    cast = 0 if layout.compute_bytes == WIDE_BYTES else layout.compute_bytes
+    whole = sum(_layers(config, layout)) * (WIDE_BYTES + cast)
+    return whole + config.vocab_size * config.hidden_size * WIDE_BYTES
 
 
 def _loss(config: ModelConfig, layout: Layout, stage: Stage) -> int:
-    """One chunk of logits, log-probabilities and their gradient; gradients of states and head."""
+    """One chunk of logits, log-probabilities and their gradient; gradients of states and head.
+
+    The head is also cast, if products read another type than float32.
+    """
     c, V, D = layout.compute_bytes, config.vocab_size, config.hidden_size
     tokens = layout.micro_tokens(stage)
     rows = min(tokens, max(MIN_CHUNK_ROWS, CHUNK_LOGITS // V))
     chunk = rows * V * (c + WIDE_BYTES + c)
-    return chunk + 2 * tokens * D * c + V * D * c
+    cast = 0 if c == WIDE_BYTES else V * D * c
+    return chunk + 2 * tokens * D * c + V * D * WIDE_BYTES + cast
 
 
 def _buffers(config: ModelConfig, layout: Layout, stage: Stage) -> int:
     """Flat copies of the largest unit as it arrives and leaves; rows to and from other experts."""
     if layout.gpus == 1:
         return 0
-    largest = max(unit.padded_size for unit in units(config, layout))
-    flat = largest * (layout.compute_bytes + WIDE_BYTES)
+    flat = max(
+        unit.padded_size
+        * ((WIDE_BYTES if unit.stays else layout.gathered_bytes(stage)) + WIDE_BYTES)
+        for unit in units(config, layout)
+    )
     if layout.expert_parallel == 1:
         return flat
     rows = expert_rows_per_token(config, layout, stage.capacity_factor)

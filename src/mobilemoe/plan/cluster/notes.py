@@ -60,7 +60,12 @@ def expert_parallel_choices(plan: ClusterPlan) -> Iterator[ClusterPlan]:
         try:
             layout = replace(plan.layout, expert_parallel=ep)
             yield cluster_plan(
-                plan.recipe, layout, plan.gpu, price=rates["price"], mfu=rates["mfu"]
+                plan.recipe,
+                layout,
+                plan.gpu,
+                stage=plan.stages[0].stage.name if len(plan.stages) == 1 else None,
+                price=rates["price"],
+                mfu=rates["mfu"],
             )
         except MobileMoEError:
             continue

@@ -52,7 +52,7 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class ClusterPlan:
-    """All stages of a recipe on one layout; `inputs` are the numbers that it rests on."""
+    """Stages of a recipe on one layout; `inputs` are the numbers that it rests on."""
 
     recipe: Recipe
     layout: Layout
@@ -92,24 +92,27 @@ def cluster_plan(
     layout: Layout,
     gpu: GpuProfile,
     *,
+    stage: str | None = None,
     price: float | None = None,
     mfu: float | None = None,
     count_states: CountStates = counted_states,
 ) -> ClusterPlan:
     """Return the plan of `recipe` on `layout`, whether or not it fits.
 
-    `price` per GPU-hour and `mfu` replace those of the profile.
+    `stage` plans one stage only; `price` per GPU-hour and `mfu` replace those of the profile.
 
     Raises:
-        MobileMoEError: if experts or rows do not divide evenly over the GPUs.
+        MobileMoEError: if there is no such stage, or experts or rows do not divide evenly over
+            the GPUs.
     """
-    for stage in recipe.stages:
-        check_layout(recipe.model, layout, stage)
+    planned = recipe.stages if stage is None else (recipe.stage(stage),)
+    for each in planned:
+        check_layout(recipe.model, layout, each)
     rate = gpu.mfu if mfu is None else _stated("mfu", mfu, gpu.mfu.unit)
     cost = gpu.price if price is None else _stated("price", price, gpu.price.unit)
     states = count_states(recipe.model, layout)
     stages = tuple(
-        _stage_plan(recipe.model, layout, stage, gpu, states, rate, cost) for stage in recipe.stages
+        _stage_plan(recipe.model, layout, each, gpu, states, rate, cost) for each in planned
     )
     profile = tuple(q for q in gpu.quantities() if q.name not in (rate.name, cost.name))
     inputs = (*profile, rate, cost, LINK_EFFICIENCY, EFFECTIVE_SHARE, IMBALANCE, FRAMEWORK)

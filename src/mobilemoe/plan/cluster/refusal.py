@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 
+from mobilemoe.config import ModelConfig
 from mobilemoe.errors import MobileMoEError
 from mobilemoe.plan.cluster.gpu import gpu_profile, known_gpus
 from mobilemoe.plan.cluster.layout import Layout, check_layout
 from mobilemoe.plan.cluster.memory import counted_states, stage_memory
 from mobilemoe.plan.cluster.plan import ClusterPlan
-from mobilemoe.recipe import Recipe
+from mobilemoe.recipe import Stage
 
 MOST_GPUS = 65_536  # the largest cluster that is proposed
 
@@ -45,7 +46,7 @@ def require_fit(plan: ClusterPlan) -> None:
 
 
 def _hint(plan: ClusterPlan, limit: float) -> str:
-    for knob in _knobs(plan.recipe, plan.layout):
+    for knob in _knobs(plan):
         if knob.total <= limit:
             return f"{knob.setting}: then {_gb(knob.total)} of {_gb(limit)} per GPU"
     larger = _larger_gpu(plan)
@@ -63,41 +64,43 @@ def _larger_gpu(plan: ClusterPlan) -> str:
     return ""
 
 
-def _knobs(recipe: Recipe, layout: Layout) -> Iterator[Knob]:
+def _knobs(plan: ClusterPlan) -> Iterator[Knob]:
     """Yield changes that can run: those that cost no GPU first, then the fewest more GPUs."""
-    yield from _working(recipe, _settings(recipe, layout))
-    for text, larger in _more_gpus(layout):
-        joined = ((f"{setting} {text}", new) for setting, new in _settings(recipe, larger))
-        yield from _working(recipe, chain([(text, larger)], joined))
+    model, stages = plan.recipe.model, tuple(stage.stage for stage in plan.stages)
+    yield from _working(model, stages, _settings(model, stages, plan.layout))
+    for text, larger in _more_gpus(plan.layout):
+        joined = ((f"{setting} {text}", new) for setting, new in _settings(model, stages, larger))
+        yield from _working(model, stages, chain([(text, larger)], joined))
 
 
+Stages = tuple[Stage, ...]
 Change = tuple[str, Layout]
 
 
-def _working(recipe: Recipe, changes: Iterable[Change]) -> Iterator[Knob]:
+def _working(model: ModelConfig, stages: Stages, changes: Iterable[Change]) -> Iterator[Knob]:
     for setting, layout in changes:
         try:
-            for stage in recipe.stages:
-                check_layout(recipe.model, layout, stage)
+            for stage in stages:
+                check_layout(model, layout, stage)
         except MobileMoEError:
             continue
-        states = counted_states(recipe.model, layout)
-        memories = [stage_memory(recipe.model, layout, s, states) for s in recipe.stages]
+        states = counted_states(model, layout)
+        memories = [stage_memory(model, layout, stage, states) for stage in stages]
         yield Knob(setting, layout, max(memory.total for memory in memories))
 
 
-def _settings(recipe: Recipe, layout: Layout) -> Iterator[Change]:
+def _settings(model: ModelConfig, stages: Stages, layout: Layout) -> Iterator[Change]:
     """Yield single settings, the cheapest first, then several of them."""
     yield from _checkpointing(layout)
-    yield from _fewer_rows(recipe, layout)
-    yield from _more_expert_parallel(recipe, layout)
+    yield from _fewer_rows(stages, layout)
+    yield from _more_expert_parallel(model, layout)
     checkpointed = list(_checkpointing(layout)) or [("", layout)]
     for first, saving in checkpointed:
-        yield from _after(first, _fewer_rows(recipe, saving))
-        yield from _after(first, _more_expert_parallel(recipe, saving))
-        for rows, single in list(_fewer_rows(recipe, saving))[-1:]:
+        yield from _after(first, _fewer_rows(stages, saving))
+        yield from _after(first, _more_expert_parallel(model, saving))
+        for rows, single in list(_fewer_rows(stages, saving))[-1:]:
             joined = f"{first} {rows}".strip()
-            yield from _after(joined, _more_expert_parallel(recipe, single))
+            yield from _after(joined, _more_expert_parallel(model, single))
 
 
 def _after(first: str, changes: Iterable[Change]) -> Iterator[Change]:
@@ -111,14 +114,14 @@ def _checkpointing(layout: Layout) -> Iterator[Change]:
         yield "--set run.activation_checkpointing=true", changed
 
 
-def _fewer_rows(recipe: Recipe, layout: Layout) -> Iterator[Change]:
-    rows = max((layout.micro_rows(stage) for stage in recipe.stages), default=1)
+def _fewer_rows(stages: Stages, layout: Layout) -> Iterator[Change]:
+    rows = max((layout.micro_rows(stage) for stage in stages), default=1)
     for fewer in range(rows - 1, 0, -1):
         yield f"--set run.micro_batch_rows={fewer}", replace(layout, micro_batch_rows=fewer)
 
 
-def _more_expert_parallel(recipe: Recipe, layout: Layout) -> Iterator[Change]:
-    for ep in range(layout.expert_parallel + 1, recipe.model.num_local_experts + 1):
+def _more_expert_parallel(model: ModelConfig, layout: Layout) -> Iterator[Change]:
+    for ep in range(layout.expert_parallel + 1, model.num_local_experts + 1):
         try:
             changed = replace(layout, expert_parallel=ep)
         except MobileMoEError:

@@ -1,9 +1,12 @@
-"""Which part of each weight a rank keeps, as PyTorch's `fully_shard` cuts it.
+"""Which part of each weight a rank keeps, as `train/parallel` and `fully_shard` cut it.
 
 FSDP2 cuts an axis of n into `ranks` chunks of ceil(n / ranks): the first ranks get full chunks,
 the next one what is left, the others nothing; every rank stores a full chunk, padded. A weight
-whose first axis is short (a rank's E / EP experts) would leave most ranks empty, so experts are
-then cut along another axis that comes out even.
+whose first axis is short (a rank's E / EP experts) would leave most ranks empty, so experts that
+do not come out even are cut along their second axis, if that does.
+
+Layers are gathered one at a time, their experts apart if they are shared by an EP group. The
+routers and the root (embedding, head, last norm) are gathered once and stay whole.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from mobilemoe.plan.cluster.layout import Layout
 from mobilemoe.weights import Weight
 
 PARTS = ("embedding", "attention", "router", "experts", "shared expert", "dense FFN", "norms")
-ROOT = "root"
+ROOT, EXPERTS, ROUTER = "root", " experts", " router"
 
 
 @dataclass(frozen=True)
@@ -70,24 +73,22 @@ def _shards(config: ModelConfig, layout: Layout) -> Iterator[Shard]:
     for weight in config.weights():
         if weight.kind == "expert":
             shape = (weight.shape[0] // layout.expert_parallel, *weight.shape[1:])
-            ranks, unit = layout.expert_copies, f"{_layer(weight)} experts"
+            ranks, unit = layout.expert_copies, _layer(weight)
+            if layout.expert_parallel > 1:
+                unit = f"{unit}{EXPERTS}"
             yield Shard(weight.name, "experts", unit, shape, expert_axis(shape, ranks), ranks)
         elif weight.kind != "expert_bias":
-            unit = _layer(weight)
+            unit = f"{_layer(weight)}{ROUTER}" if weight.kind == "router" else _layer(weight)
             yield Shard(weight.name, part_of(weight), unit, weight.shape, 0, layout.gpus)
 
 
 def expert_axis(shape: tuple[int, ...], ranks: int) -> int:
     """Return the axis along which FSDP cuts an expert weight of `shape` over `ranks` ranks.
 
-    Axis 0 if every rank gets an expert; else the first other axis that divides evenly, which is
-    the only way in which FSDP2 cuts those; else axis 0, with ranks that hold only padding.
+    Axis 0 if it divides evenly; else axis 1 if that does, the only way in which FSDP2 cuts
+    other axes; else axis 0, with ranks that hold less or only padding.
     """
-    if ranks > shape[0]:
-        for axis in range(1, len(shape)):
-            if shape[axis] % ranks == 0:
-                return axis
-    return 0
+    return 1 if shape[0] % ranks and shape[1] % ranks == 0 else 0
 
 
 def part_of(weight: Weight) -> str:
@@ -132,7 +133,10 @@ def _by_part(sizes: list[tuple[str, int]]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Unit:
-    """What FSDP gathers and reduces at once. `padded` counts the chunks of all ranks."""
+    """What FSDP gathers and reduces at once.
+
+    `full_size` elements are of use, `padded_size` are the chunks of all `ranks` ranks.
+    """
 
     name: str
     ranks: int
@@ -142,7 +146,17 @@ class Unit:
     @property
     def is_experts(self) -> bool:
         """Whether it is shared by one rank of each EP group, not by all ranks."""
-        return self.name.endswith("experts")
+        return self.name.endswith(EXPERTS)
+
+    @property
+    def stays(self) -> bool:
+        """Whether it is gathered once per micro-batch, as float32, and stays whole."""
+        return self.name == ROOT or self.name.endswith(ROUTER)
+
+    @property
+    def layer(self) -> str:
+        """The layer it is a part of."""
+        return self.name.removesuffix(EXPERTS).removesuffix(ROUTER)
 
 
 @lru_cache(maxsize=64)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from mobilemoe.config import ModelConfig
 from mobilemoe.plan.cluster.activations import INT64
 from mobilemoe.plan.cluster.layout import WIDE_BYTES, Layout
-from mobilemoe.plan.cluster.shards import ROOT, Unit, units
+from mobilemoe.plan.cluster.shards import Unit, units
 from mobilemoe.recipe import Stage
 
 GATHER, REDUCE = "weights: all-gather", "gradients: reduce-scatter"
@@ -70,12 +70,13 @@ def _groups(config: ModelConfig, layout: Layout) -> Iterator[tuple[Unit, _Group]
 
 
 def _gathers(config: ModelConfig, layout: Layout, stage: Stage) -> Flow:
-    """Gather the root once per micro-batch, layers once forwards and once backwards."""
+    """Gather what stays once per micro-batch, the rest once forwards and once backwards."""
     pieces = layout.micro_batches(stage)
     total = Flow(GATHER, 0, 0.0, 0.0)
     for unit, group in _groups(config, layout):
-        times = pieces * (1 if unit.name == ROOT else 2)
-        total = _plus(total, _ring(group, unit.padded_size * layout.compute_bytes), times)
+        size = WIDE_BYTES if unit.stays else layout.gathered_bytes(stage)
+        times = pieces * (1 if unit.stays else 2)
+        total = _plus(total, _ring(group, unit.padded_size * size), times)
     return total
 
 
@@ -99,11 +100,10 @@ def _ring(group: _Group, size: float) -> tuple[float, float]:
 def _dispatch(config: ModelConfig, layout: Layout, stage: Stage) -> Flow:
     """Rows to the experts and back, forwards and backwards; again where layers are recomputed.
 
-    With drop-and-pad the slots are sent, filled or not; dropless sends each choice once.
+    Only choices that kept their slot travel, no padding; none is counted as dropped.
     """
     ep, in_node = layout.expert_parallel, min(layout.expert_parallel, layout.node_gpus)
-    choices = config.num_experts_per_tok * max(1.0, stage.capacity_factor or 1.0)
-    rows = layout.rows_per_gpu(stage) * stage.context * choices
+    rows = layout.rows_per_gpu(stage) * stage.context * config.num_experts_per_tok
     size = rows * config.hidden_size * layout.compute_bytes
     node, network = size * (in_node - 1) / ep, size * (ep - in_node) / ep
     layers = sum(config.is_moe_layer(i) for i in range(config.num_hidden_layers))
