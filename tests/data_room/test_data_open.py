@@ -11,8 +11,15 @@ from shard_support import documents, talk_source, talks, text_source, tokenizer_
 from tokenizers import Tokenizer
 
 from mobilemoe.config import ModelConfig
-from mobilemoe.data import IGNORED, Prefetcher, PrepareOptions, TrainingData, open_data
-from mobilemoe.data.training_data import needed_tokens
+from mobilemoe.data import (
+    IGNORED,
+    Dataset,
+    Prefetcher,
+    PrepareOptions,
+    TrainingData,
+    open_data,
+)
+from mobilemoe.data.training_data import from_dataset, needed_tokens
 from mobilemoe.errors import MobileMoEError
 from mobilemoe.recipe import Optimizer, Recipe, RoutingLosses, Source, Stage
 
@@ -195,3 +202,51 @@ def test_tokens_of_llama_3_are_known_by_their_names(recipe: Recipe, tmp_path: Pa
     shown = renamed.decode(ids, skip_special_tokens=False)
     assert shown.startswith("<|begin_of_text|><|start_header_id|>")
     assert "<|start_header_id|>assistant<|end_header_id|>\n\n" in shown
+
+
+def test_embedded_sources_are_the_embedded_corpus(built: Dataset, recipe: Recipe) -> None:
+    sources = [
+        Source(name, "embedded", name, name, "PSF-2.0") for name in ("code", "math", "instruct")
+    ]
+    opened = {source.name: from_dataset(source, built) for source in sources}
+    stage = _stage("pretrain", 8000, {"code": 0.5, "math": 0.3, "instruct": 0.2})
+    own = TrainingData(replace(recipe, stages=(stage,)), built.tokenizer, opened)
+    twin = built.mixture(stage.mixture, stage.context, stage.batch_size, seed=3)
+    for step in (0, 9):
+        batch, other = own.batches(stage, 3).batch(step), twin.batch(step)
+        assert (batch.ids_BT == other.ids_BT).all()
+        assert (batch.targets_BT == other.targets_BT).all()
+        assert batch.domains == other.domains
+    for domain in own.domains:
+        pairs = zip(
+            own.heldout_batches(domain, 64, 4, 2000),
+            built.heldout_batches(domain, 64, 4, 2000),
+            strict=True,
+        )
+        assert all((a.ids_BT == b.ids_BT).all() for a, b in pairs)
+    accounts = {a.name: a for a in own.summary().sources}
+    sides = (built.statistics["train"], built.statistics["heldout"])
+    assert accounts["code"].documents == sum(side["code"].documents for side in sides)
+    talks_made = sum(domain.conversations for side in sides for domain in side.values())
+    assert accounts["instruct"].documents == talks_made
+    with pytest.raises(MobileMoEError, match="path is 'poems'; allowed: code"):
+        from_dataset(replace(sources[0], path="poems"), built)
+
+
+@pytest.mark.slow
+def test_a_recipe_of_the_embedded_corpus_opens_from_nothing(recipe: Recipe, tmp_path: Path) -> None:
+    code = Source("code", "embedded", "code", "code", "PSF-2.0")
+    stages = tuple(replace(stage, mixture={"code": 0.5, "web": 0.5}) for stage in recipe.stages)
+    mixed = replace(
+        recipe,
+        tokenizer="embedded",
+        sources={"code": code, "web": recipe.sources["web"]},
+        stages=stages,
+    )
+    data = open_data(mixed, tmp_path, workers=0, options=OPTIONS)
+    assert data.tokenizer.get_vocab_size() == 4096
+    assert data.domains == ("code", "text")
+    again = open_data(mixed, tmp_path, tokenizer=data.tokenizer, workers=0, options=OPTIONS)
+    assert again.sha256 == data.sha256
+    with pytest.raises(MobileMoEError, match="tokenised with its own tokenizer"):
+        _open(mixed, tmp_path)

@@ -176,7 +176,7 @@ def open_data(
         source = recipe.sources[name]
         if source.kind == EMBEDDED:
             assert dataset is not None
-            opened[name] = _from_dataset(source, dataset)
+            opened[name] = from_dataset(source, dataset)
         else:
             shards = prepare_source(source, text, folder / name, tokens, workers, progress, options)
             opened[name] = _from_shards(source, shards)
@@ -248,7 +248,12 @@ def _check_vocabulary(recipe: Recipe, tokenizer: Tokenizer) -> None:
         )
 
 
-def _from_dataset(source: Source, dataset: Dataset) -> OpenSource:
+def from_dataset(source: Source, dataset: Dataset) -> OpenSource:
+    """Return the part of the embedded corpus that a source names.
+
+    Raises:
+        MobileMoEError: if there is no such part.
+    """
     path = source.path
     if path not in dataset.train:
         raise MobileMoEError(
