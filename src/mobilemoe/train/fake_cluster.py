@@ -113,9 +113,7 @@ def _local(tensor: Tensor | None) -> Tensor:
     return tensor.to_local()
 
 
-def _bytes_by_part(
-    config: ModelConfig, named: Iterable[tuple[str, Tensor]]
-) -> dict[str, int]:
+def _bytes_by_part(config: ModelConfig, named: Iterable[tuple[str, Tensor]]) -> dict[str, int]:
     part = {weight.name: part_of(weight) for weight in config.weights()}
     sizes = [(part[name], tensor.numel() * tensor.element_size()) for name, tensor in named]
     present = {name for name, _ in sizes}

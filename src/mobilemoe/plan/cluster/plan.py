@@ -109,8 +109,7 @@ def cluster_plan(
     cost = gpu.price if price is None else _stated("price", price, gpu.price.unit)
     states = count_states(recipe.model, layout)
     stages = tuple(
-        _stage_plan(recipe.model, layout, stage, gpu, states, rate, cost)
-        for stage in recipe.stages
+        _stage_plan(recipe.model, layout, stage, gpu, states, rate, cost) for stage in recipe.stages
     )
     profile = tuple(q for q in gpu.quantities() if q.name not in (rate.name, cost.name))
     inputs = (*profile, rate, cost, LINK_EFFICIENCY, EFFECTIVE_SHARE, IMBALANCE, FRAMEWORK)
