@@ -63,23 +63,23 @@ def test_a_cold_guard_knows_only_absolute_limits() -> None:
 
 
 def test_a_warm_guard_compares_with_the_median() -> None:
-    guard = warm(StepGuard(QUICK, TINY, 1.0), loss=1.0, norm=0.5)
+    guard = warm(StepGuard(QUICK, TINY, 0.1), loss=1.0, norm=0.5)
     assert guard.verdict(2.99, 9.9) is None
     assert "above 1.000, the median" in str(guard.verdict(3.01, 0.5))
-    assert "times 0.5, the median" in str(guard.verdict(1.0, 10.1))
+    assert "0.5, the median" in str(guard.verdict(1.0, 10.1))
 
 
 def test_one_outlier_does_not_move_the_limits() -> None:
-    guard = warm(StepGuard(QUICK, TINY, 1.0), loss=1.0, norm=0.5)
+    guard = warm(StepGuard(QUICK, TINY, 0.1), loss=1.0, norm=0.5)
     guard.accept(2.9, 9.9)
     assert guard.verdict(3.01, 0.5) is not None
     assert guard.verdict(1.0, 10.1) is not None
 
 
-def test_a_gradient_that_is_not_clipped_is_no_explosion() -> None:
+def test_a_usual_gradient_is_no_explosion_where_gradients_have_become_tiny() -> None:
     guard = warm(StepGuard(QUICK, TINY, 1.0), norm=1e-6)
-    assert guard.verdict(3.0, 1.0) is None
-    assert guard.verdict(3.0, 1.1) is not None
+    assert guard.verdict(3.0, 19.9) is None
+    assert guard.verdict(3.0, 20.1) is not None
 
 
 def test_the_window_forgets() -> None:

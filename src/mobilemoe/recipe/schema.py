@@ -127,7 +127,8 @@ class Guard:
 
     A step is skipped if its loss or gradient is not finite, if its loss is more than
     `max_loss_jump` nats above the median of the last `window` steps or above a guess (log V), or
-    if its gradient norm is more than `max_grad_factor` times theirs or above `max_grad_norm`.
+    if its gradient norm is more than `max_grad_factor` times theirs (and `clip_norm`) or above
+    `max_grad_norm`.
     After `max_skips` in a row the run returns to the last good checkpoint and leaves the skipped
     steps out; more than `max_rollbacks` returns without a `window` of good steps behind the
     trouble end it. A worst expert load above `collapse_load` times the mean (or four fifths of

@@ -26,7 +26,8 @@ RECOVERED_SHARE = 0.9
 class StepGuard:
     """Refuses steps that are not finite or explode, and sees experts collapse.
 
-    `clip_norm`: a gradient that is not even clipped is no explosion, whatever the median says.
+    `clip_norm` is what gradients are clipped to: where they have become much smaller, as in a
+    text learnt by heart, a usual gradient is no explosion.
     """
 
     def __init__(self, limits: Guard, config: ModelConfig, clip_norm: float) -> None:
@@ -68,10 +69,11 @@ class StepGuard:
                 f"the loss {loss:.3f} is more than {limits.max_loss_jump:g} nats above "
                 f"{usual_loss:.3f}, the median of the last {len(self._losses)} steps"
             )
-        if grad_norm > max(limits.max_grad_factor * usual_norm, self._clip_norm):
+        if grad_norm > limits.max_grad_factor * max(usual_norm, self._clip_norm):
             return (
                 f"the gradient norm {grad_norm:.4g} is more than {limits.max_grad_factor:g} "
-                f"times {usual_norm:.4g}, the median of the last {len(self._norms)} steps"
+                f"times {self._clip_norm:g}, to which it is clipped, and {usual_norm:.4g}, "
+                f"the median of the last {len(self._norms)} steps"
             )
         return None
 
