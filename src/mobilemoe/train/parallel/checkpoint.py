@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from math import prod
@@ -95,7 +96,8 @@ def load_distributed(
     reader = HuggingFaceStorageReader(str(folder))
     with ranks.patience(), _damage(folder):
         _check_contents(reader.read_metadata().state_dict_metadata, views)
-        load(views, storage_reader=reader, no_dist=ranks.size == 1)
+        with _quiet():
+            load(views, storage_reader=reader, no_dist=ranks.size == 1)
     return {name: own_view(view, like[name]) for name, view in views.items()}, progress
 
 
@@ -121,7 +123,8 @@ def _newest(stage_folder: Path) -> tuple[Path, Progress] | None:
 def _write(folder: Path, views: dict[str, Tensor], ranks: Ranks) -> None:
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
     try:
-        save(views, storage_writer=writer, no_dist=ranks.size == 1)
+        with _quiet():
+            save(views, storage_writer=writer, no_dist=ranks.size == 1)
     except (CheckpointException, OSError) as error:
         raise MobileMoEError(
             f"cannot write checkpoint {folder.parent}: {_cause(error)}; the last one is untouched",
@@ -191,6 +194,7 @@ def _damage(folder: Path) -> Iterator[None]:
         CheckpointException,
         OSError,
         LookupError,
+        AttributeError,
         TypeError,
         ValueError,
         AssertionError,
@@ -200,6 +204,14 @@ def _damage(folder: Path) -> Iterator[None]:
             f"cannot read the checkpoint {folder}: {_cause(error)}",
             hint=f"write the name of the checkpoint before it into {LATEST} beside it",
         ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Drop the library's remark that a single process is a single process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+        yield
 
 
 @contextmanager

@@ -82,13 +82,12 @@ class Judge:
         return self._silent(here, now) or self._stuck(here, now)
 
     def _silent(self, here: dict[int, Sign], now: float) -> str | None:
-        for rank, sign in here.items():
-            if now - self._heard[rank] > self._timeout_s:
-                return (
-                    f"rank {rank} ({sign.at}) gave no sign of life for {self._timeout_s:g} s; "
-                    f"it was in step {sign.step}"
-                )
-        return None
+        silent = [rank for rank in here if now - self._heard[rank] > self._timeout_s]
+        if not silent:
+            return None
+        step = max(sign.step for sign in here.values())  # its own last word may be a step old
+        names = ", ".join(f"rank {rank} ({here[rank].at})" for rank in silent)
+        return f"{names} gave no sign of life for {self._timeout_s:g} s, in step {step}"
 
     def _stuck(self, here: dict[int, Sign], now: float) -> str | None:
         beats = sum(sign.beats for sign in here.values())
