@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mobilemoe.model import MoE, Routing, combine, dispatch, experts, route
+from mobilemoe.model import MoE, Routing, combine, dispatch, route
 from mobilemoe.model.moe import Experts
 
 
@@ -94,9 +94,9 @@ def parallelize_experts(moe: MoE, group: dist.ProcessGroup) -> None:
     def travelling(self: Experts, x_ND: Tensor, counts: tuple[int, ...]) -> Tensor:
         journey = plan_journey(counts, group, x_ND.device)
         x_MD = journey.there(_as_computed(x_ND))
-        return journey.back(experts(x_MD, journey.counts, self.gate_up_proj, self.down_proj))
+        return journey.back(self.compute(x_MD, journey.counts, self.gate_up_proj, self.down_proj))
 
-    moe.experts.forward = MethodType(travelling, moe.experts)
+    moe.experts.forward = MethodType(travelling, moe.experts)  # type: ignore[method-assign]
     moe.forward = MethodType(_forward, moe)  # type: ignore[method-assign]
 
 

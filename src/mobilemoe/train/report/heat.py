@@ -79,7 +79,8 @@ def layer_loads(run: RunRecord) -> list[LayerLoad]:
 def _over_mean(counts_EX: RATIO) -> RATIO:
     mean_1X = counts_EX.mean(axis=0, keepdims=True)
     nothing_EX = np.full_like(counts_EX, np.nan)
-    return np.divide(counts_EX, mean_1X, out=nothing_EX, where=mean_1X > 0)
+    ratio_EX: RATIO = np.divide(counts_EX, mean_1X, out=nothing_EX, where=mean_1X > 0)
+    return ratio_EX
 
 
 @dataclass(frozen=True)
