@@ -64,7 +64,7 @@ class Trainer:
         self.model, self.stage, self.batches = model.train(), stage, batches
         self.step = 0
         if stage.fake_quant:
-            enable_fake_quant(model, model.config.weights())
+            enable_fake_quant(model, model.config.weights(), stage.int8_activations)
         self.world.prepare(model, self.settings.run)
         self._floats = float_weights(model, model.config.weights())
         self._trained = {n: t for n, t in self._floats.items() if t.requires_grad}
