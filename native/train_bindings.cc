@@ -1,5 +1,5 @@
-// The Python module mobilemoe.model._kernels: float32 products of training over arrays that
-// live elsewhere (torch CPU tensors); its types are declared in _kernels.pyi.
+// The Python module mobilemoe.kernels._training: float32 products of training over arrays that
+// live elsewhere (torch CPU tensors); its types are declared in _training.pyi.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
@@ -152,7 +152,7 @@ nb::list kernel_names() {
 }  // namespace
 }  // namespace mobilemoe
 
-NB_MODULE(_kernels, module) {
+NB_MODULE(_training, module) {
   using namespace mobilemoe;
   module.doc() = "The float32 products of training on a CPU.";
   module.def("grouped_product", &bound_product, "x"_a, "counts"_a, "w"_a, "transposed"_a, "y"_a,
