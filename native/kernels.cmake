@@ -13,14 +13,15 @@ endif()
 # instructions; they are entered after a run-time check.
 function(add_kernels target)
   set(here "${CMAKE_CURRENT_FUNCTION_LIST_DIR}")
-  target_sources(${target} PRIVATE "${here}/kernels.cc" "${here}/kernels_portable.cc")
+  target_sources(${target} PRIVATE "${here}/kernels.cc" "${here}/kernels_portable.cc"
+    "${here}/train_gemm.cc" "${here}/train_gemm_portable.cc")
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
     set(avx512 "${here}/kernels_avx512_attention.cc" "${here}/kernels_avx512_expert.cc"
         "${here}/kernels_avx512_linear.cc" "${here}/kernels_avx512_quantize.cc")
-    target_sources(${target} PRIVATE "${here}/kernels_avx2.cc"
-      "${here}/kernels_avx2_vnni_evex.cc" ${avx512})
-    set_source_files_properties("${here}/kernels_avx2.cc" PROPERTIES COMPILE_OPTIONS
-      "-mavx2;-mfma;-mf16c")
+    set(avx512 ${avx512} "${here}/train_gemm_avx512.cc")
+    set(avx2 "${here}/kernels_avx2.cc" "${here}/train_gemm_avx2.cc")
+    target_sources(${target} PRIVATE "${here}/kernels_avx2_vnni_evex.cc" ${avx2} ${avx512})
+    set_source_files_properties(${avx2} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
     set_source_files_properties("${here}/kernels_avx2_vnni_evex.cc" PROPERTIES COMPILE_OPTIONS
       "-mavx2;-mfma;-mf16c;-mavx512f;-mavx512vl;-mavx512vnni")
     include(CheckCXXCompilerFlag)

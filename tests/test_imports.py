@@ -24,6 +24,7 @@ LEVELS = (
     ("config",),
     ("presets",),
     ("recipe",),
+    ("kernels",),
     ("plan", "quant", "data"),
     ("checkpoint",),
     ("model", "engine"),
@@ -41,7 +42,7 @@ FACE_SEES = {"config", "errors", "engine"}
 UPWARD = {("config", "presets"), ("weights", "config")}
 # Lower in the order and still none of their business.
 FORBIDDEN = {("engine", "plan"), ("engine", "data"), ("checkpoint", "plan")}
-TORCH_ROOMS = {"quant", "model", "train", "evaluate", "pipeline", "demo", "verify"}
+TORCH_ROOMS = {"kernels", "quant", "model", "train", "evaluate", "pipeline", "demo", "verify"}
 NETWORK = {"huggingface_hub", "urllib3", "requests", "httpx", "httpx2", "aiohttp"}
 
 

@@ -1,7 +1,6 @@
 """The mixture of experts as four functions: route -> dispatch -> experts -> combine.
 
-T tokens, D hidden, F routed expert width, E experts, K top-k, N computed choices (T K at most),
-n of them one expert's.
+T tokens, D hidden, F routed expert width, E experts, K top-k, N computed choices (T K at most).
 `naive.py` holds the same layer as one loop over tokens: the oracle of this file and of the
 native kernels.
 """
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobilemoe.config import ModelConfig
+from mobilemoe.model.experts import experts
 
 
 @dataclass(frozen=True)
@@ -77,22 +77,6 @@ def dispatch(routing: Routing, capacity: int | None) -> Dispatch:
     kept_N = order_N[rank_N < capacity]
     counts = tuple(counts_E.clamp(max=capacity).tolist())
     return Dispatch(kept_N, counts, order_N.numel() - kept_N.numel())
-
-
-def experts(
-    x_ND: Tensor, counts: tuple[int, ...], gate_up_proj_EDF: Tensor, down_proj_EFD: Tensor
-) -> Tensor:
-    """Apply (silu(x G) * (x U)) Dn of each expert to its rows; gate_up is [E, D, 2F].
-
-    One product per expert: on CPU as fast as padded `bmm` with balanced experts, and unlike it
-    no slower with unbalanced ones (docs/log.md).
-    """
-    outputs = []
-    weights = zip(gate_up_proj_EDF.unbind(), down_proj_EFD.unbind(), strict=True)
-    for rows_nD, (gate_up_DF, down_FD) in zip(x_ND.split(counts), weights, strict=True):
-        gate_nF, up_nF = (rows_nD @ gate_up_DF).chunk(2, dim=-1)
-        outputs.append((F.silu(gate_nF) * up_nF) @ down_FD)
-    return torch.cat(outputs)
 
 
 def combine(y_ND: Tensor, choices_N: Tensor, topk_weights_TK: Tensor) -> Tensor:
