@@ -33,6 +33,7 @@ LEVELS = (
     ("pipeline",),
     ("demo",),
     ("cli",),
+    ("__main__",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # The package itself is the users' face: `mobilemoe.load` reaches the engine when called.

@@ -52,7 +52,7 @@ class Layout:
     capacity: float | None = None
     fake_quant: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
-    steps: int = 20
+    steps: int = 12
 
 
 PLAIN = (
@@ -63,7 +63,7 @@ PLAIN = (
     Layout("4 ranks", 4),
     Layout("4 ranks, EP 2", 4, 2),
     Layout("4 ranks, EP 4", 4, 4),
-    Layout("2 ranks in pieces, EP 2", 2, 2, micro_batch_rows=1, steps=10),
+    Layout("2 ranks in pieces, EP 2", 2, 2, micro_batch_rows=1),
 )
 DROPPING = (
     Layout("dropping alone", 1, micro_batch_rows=1, capacity=1.0, steps=6),

@@ -1,7 +1,7 @@
 """2 and 4 ranks train what 1 rank trains, with experts shared or not; any layout reads another's.
 
 Tolerance. Layouts differ only in the order of float32 sums: a loss near 4 carries an error of a
-few times 2^-24 x 4 = 2.4e-7, and twenty AdamW steps pass on what they get (no step multiplies it
+few times 2^-24 x 4 = 2.4e-7, and a dozen AdamW steps pass on what they get (no step multiplies it
 by much at these rates). `LOSS` and `WEIGHT` are some forty and ten times what one rank differs
 from itself when it takes the same rows one at a time (2e-7 and 1.5e-6, in "alone in pieces").
 """

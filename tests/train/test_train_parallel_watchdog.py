@@ -6,15 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from mobilemoe.train.parallel.watchdog import GONE, PATIENCE, Judge, Sign
+from mobilemoe.train.parallel.watchdog import GONE, PATIENCE, WAITING, Judge, Sign
 
 TIMEOUT = 10.0
-COLLECTIVE = "a collective (torch/distributed)"
 
 
 def sign(now: float, rank: int, **changes: object) -> Sign:
     """A rank in good health at time `now`, in step `now`."""
-    healthy = Sign(int(now), int(now), int(now), 0, f"host{rank}, process {rank}", COLLECTIVE)
+    healthy = Sign(int(now), int(now), int(now), 0, f"host{rank}, process {rank}", WAITING)
     return replace(healthy, **changes)  # type: ignore[arg-type]
 
 

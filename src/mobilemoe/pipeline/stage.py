@@ -166,12 +166,11 @@ class _Saver:
         """
         waited = time.monotonic() - self._saved_at
         due = waited >= self._course.recipe.run.save_every_seconds
-        wish = "stop" if self._course.stopping() else "save" if due else ""
-        wish = self._course.ranks.from_first(wish)
+        due, stopping = self._course.ranks.decided(due, self._course.stopping())
         is_last = self._trainer.step >= self._trainer.stage.steps
-        if wish or is_last:
+        if due or stopping or is_last:
             self._save()
-        if wish == "stop" and not is_last:
+        if stopping and not is_last:
             raise Stopped
 
     def at_end(self) -> None:

@@ -37,14 +37,14 @@ from mobilemoe.atomic import atomic_folder, atomic_write
 from mobilemoe.errors import CheckpointError, MobileMoEError
 from mobilemoe.train.parallel.ranks import Ranks
 from mobilemoe.train.parallel.tensors import empty_view, own_view, whole_view
-from mobilemoe.train.state import load_state
+from mobilemoe.train.state import RANDOM, Progress, load_state
 
 LATEST, MANIFEST = "LATEST", "manifest.json"
 SHARDS = "*.safetensors"
 FORMAT = 1
 KEPT = 2
+NOTHING = "no tensor has this prefix"
 NAME = re.compile(r"checkpoint-\d{8,}")
-Progress = dict[str, int | str]
 
 
 def save_distributed(
@@ -83,7 +83,8 @@ def load_distributed(
     """Return the newest checkpoint's tensors, placed as those of `like`; None if there is none.
 
     `like` gives names, shapes and places; its values are not read and not changed. Which ranks
-    wrote the checkpoint does not matter.
+    wrote the checkpoint does not matter. A random state that was not saved, as of a GPU by a run
+    without one, is left out.
 
     Raises:
         CheckpointError: if the checkpoint is damaged, incomplete or of another model.
@@ -95,7 +96,9 @@ def load_distributed(
     views = {name: empty_view(tensor, ranks) for name, tensor in like.items()}
     reader = HuggingFaceStorageReader(str(folder))
     with ranks.patience(), _damage(folder):
-        _check_contents(reader.read_metadata().state_dict_metadata, views)
+        saved = reader.read_metadata().state_dict_metadata
+        views = {n: view for n, view in views.items() if n in saved or not n.startswith(RANDOM)}
+        _check_contents(saved, views)
         with _quiet():
             load(views, storage_reader=reader, no_dist=ranks.size == 1)
     return {name: own_view(view, like[name]) for name, view in views.items()}, progress
@@ -103,7 +106,7 @@ def load_distributed(
 
 def _newest(stage_folder: Path) -> tuple[Path, Progress] | None:
     """Return the folder and progress of whichever is further: LATEST or the single-device state."""
-    single = load_state(stage_folder)
+    single = load_state(stage_folder, NOTHING)
     pointer = stage_folder / LATEST
     if not pointer.exists():
         return None if single is None else (stage_folder, single[1])

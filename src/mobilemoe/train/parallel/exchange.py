@@ -11,7 +11,7 @@ L = E / P experts of one rank.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MethodType
 from typing import Any
 
@@ -19,7 +19,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mobilemoe.model import MoE, Routing, combine, dispatch, route
 from mobilemoe.model.moe import Experts
 
 
@@ -88,36 +87,16 @@ def plan_journey(
     )
 
 
-def parallelize_experts(moe: MoE, group: dist.ProcessGroup) -> None:
-    """Make `moe`, whose weights are already this rank's part, compute with all of `group`."""
+def parallelize_experts(experts: Experts, group: dist.ProcessGroup) -> None:
+    """Make `experts`, whose weights are already this rank's part, compute for all of `group`."""
 
-    def travelling(self: Experts, x_ND: Tensor, counts: tuple[int, ...]) -> Tensor:
+    def forward(self: Experts, x_ND: Tensor, counts: tuple[int, ...]) -> Tensor:
         journey = plan_journey(counts, group, x_ND.device)
         x_MD = journey.there(_as_computed(x_ND))
-        return journey.back(self.compute(x_MD, journey.counts, self.gate_up_proj, self.down_proj))
+        y_MD = self.compute(x_MD, journey.counts, self.gate_up_proj, self.down_proj)
+        return journey.back(y_MD)
 
-    moe.experts.forward = MethodType(travelling, moe.experts)  # type: ignore[method-assign]
-    moe.forward = MethodType(_forward, moe)  # type: ignore[method-assign]
-
-
-def _forward(
-    self: MoE,
-    x_BTD: Tensor,
-    capacity_factor: float | None = None,
-    trace: list[Routing] | None = None,
-) -> Tensor:
-    """Do as `MoE.forward`, but through the module `experts`, so that it can be wrapped."""
-    h_TD = x_BTD.flatten(0, 1)
-    routing = route(h_TD, self.router.weight, self.expert_bias, self.config)
-    plan = dispatch(routing, self._capacity(h_TD.shape[0], capacity_factor))
-    x_ND = h_TD.index_select(0, plan.choices_N // self.config.num_experts_per_tok)
-    y_ND = self.experts(x_ND, plan.counts)
-    y_TD = combine(y_ND, plan.choices_N, routing.topk_weights_TK)
-    if self.shared_expert is not None:
-        y_TD = y_TD + self.shared_expert(h_TD)
-    if trace is not None:
-        trace.append(replace(routing, dropped=plan.dropped))
-    return y_TD.view_as(x_BTD)
+    experts.forward = MethodType(forward, experts)  # type: ignore[method-assign]
 
 
 def _as_computed(x_ND: Tensor) -> Tensor:

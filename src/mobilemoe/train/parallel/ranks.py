@@ -118,6 +118,16 @@ class Ranks:
             self._watchdog.beat()
         return summed
 
+    def wait(self) -> None:
+        """Wait until all processes are here, however long one of them works and beats."""
+        if self._watchdog is not None:
+            self._watchdog.meet()
+
+    def decided(self, *wishes: bool) -> tuple[bool, ...]:
+        """Return the wishes of rank 0, on every rank."""
+        own = torch.tensor([float(wish and self.rank == 0) for wish in wishes])
+        return tuple(bool(value) for value in self.total(own))
+
     def from_first(self, text: str) -> str:
         """Return the `text` that rank 0 gives; that of the others is not used."""
         if self.size == 1:
@@ -126,16 +136,11 @@ class Ranks:
         dist.broadcast_object_list(given)
         return given[0]
 
-    def wait(self) -> None:
-        """Return when all processes have called it, however long that takes."""
-        if self.size > 1:
-            with self.patience():
-                dist.barrier()
-
     def beat(self, step: int) -> None:
         """Tell the other processes that this one is alive and begins `step`.
 
-        Whatever takes longer than `parallel.hang_timeout_s` between two beats counts as hung.
+        A step that takes longer than `parallel.hang_timeout_s` counts as hung; one that does not
+        follow on the step before (the first, after a resume) may take ten times as long.
         """
         if self._watchdog is not None:
             self._watchdog.beat(step)

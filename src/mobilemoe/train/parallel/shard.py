@@ -53,7 +53,7 @@ def prepare_model(model: MobileMoE, ranks: Ranks, run: Run) -> MobileMoE:
     if ranks.expert_parallel > 1:
         for layer in layers:
             _keep_own_experts(layer, ranks)
-            parallelize_experts(layer, ranks.expert_mesh["ep"].get_group())
+            parallelize_experts(layer.experts, ranks.expert_mesh["ep"].get_group())
     is_rounded = any(parametrize.is_parametrized(module) for module in model.modules())
     # Rounding to INT4 must start from the same float32 values as in the file.
     policy = BFLOAT16 if run.precision == "bf16" and not is_rounded else FLOAT32
@@ -75,7 +75,7 @@ def apply_fsdp(
         fully_shard(layer, mesh=all_mesh, mp_policy=policy, shard_placement_fn=_axis(all_mesh))
     fully_shard(model, mesh=all_mesh, mp_policy=FLOAT32, reshard_after_forward=False)
     register_fsdp_forward_method(model, "hidden")
-    _keep_traces(model)
+    _adapt_hidden(model)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
@@ -89,20 +89,27 @@ class _Trace:
         self.append = routings.append
 
 
-def _keep_traces(model: MobileMoE) -> None:
-    """Make `model.hidden` fill the caller's `trace`, not a copy of it."""
-    hidden = model.hidden
+def _adapt_hidden(model: MobileMoE) -> None:
+    """Make `model.hidden` read the newest weights and fill the caller's `trace`, not a copy.
 
-    def traced(
+    What stays whole after a forward pass is given up by the backward pass only. After a pass
+    without one, an update of the weights would not be seen.
+    """
+    hidden = model.hidden
+    whole = [model, *(m.router for m in model.modules() if isinstance(m, MoE))]
+
+    def adapted(
         ids_BT: Tensor,
         *,
         capacity_factor: float | None = None,
         trace: list[Routing] | None = None,
     ) -> Tensor:
+        for module in whole:
+            cast(FSDPModule, module).reshard()
         opaque = None if trace is None else cast(list[Routing], _Trace(trace))
         return hidden(ids_BT, capacity_factor=capacity_factor, trace=opaque)
 
-    model.hidden = traced  # type: ignore[method-assign]
+    model.hidden = adapted  # type: ignore[method-assign]
 
 
 def _shard_moe(

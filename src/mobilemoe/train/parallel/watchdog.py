@@ -27,7 +27,7 @@ from torch.distributed.distributed_c10d import Store
 
 HUNG = 75  # EX_TEMPFAIL of sysexits.h: starting again may help
 CHECKS_PER_TIMEOUT = 10
-LONGEST_PAUSE_S = 1.0
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.01, 1.0
 # In the first step, when kernels are compiled and files first read, and in checkpoints.
 PATIENCE = 10.0
 
@@ -59,6 +59,7 @@ class Sign:
 
 
 GONE = b"gone"
+WAITING = "a place where it waits for other ranks"
 
 
 class Judge:
@@ -96,7 +97,7 @@ class Judge:
         patience = self._timeout_s * (PATIENCE if any(s.slow for s in here.values()) else 1)
         if now - self._advanced <= patience:
             return None
-        waiting = {r for r, sign in here.items() if "torch/distributed" in sign.where}
+        waiting = {r for r, sign in here.items() if sign.where == WAITING}
         suspects = sorted(set(here) - waiting) or sorted(here)
         places = "; ".join(f"rank {r} ({here[r].at}) at {here[r].where}" for r in suspects)
         step = max(sign.step for sign in here.values())
@@ -121,7 +122,7 @@ class Watchdog:
         self._store, self._rank, self._size = store.clone(), rank, size  # type: ignore[attr-defined]
         self._timeout_s, self._report = timeout_s, report
         self._pause_s = min(LONGEST_PAUSE_S, timeout_s / CHECKS_PER_TIMEOUT)
-        self._ticks = self._beats = 0
+        self._ticks = self._beats = self._meetings = 0
         self._step: int | None = None
         self._slow = True
         self._at = f"{socket.gethostname()}, process {os.getpid()}"
@@ -139,8 +140,18 @@ class Watchdog:
         """Note that the main thread advances (to `step`, if given)."""
         self._beats += 1
         if step is not None:
-            self._slow = self._step is None  # the first step may be slow
+            self._slow = self._step is None or step != self._step + 1
             self._step = step
+
+    def meet(self) -> None:
+        """Wait until all ranks have called this as often; only a hung rank ends the wait."""
+        self._meetings += 1
+        key, pause_s = f"watchdog/meeting/{self._meetings}", SHORTEST_PAUSE_S
+        self._store.add(key, 1)
+        while self._store.add(key, 0) < self._size:
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, self._pause_s)
+        self._beats += 1
 
     @contextmanager
     def patience(self) -> Iterator[None]:
@@ -207,12 +218,10 @@ def _key(rank: int) -> str:
 def _place(thread: int | None) -> str:
     """Say where a thread is: its innermost frame, or that it waits for other ranks."""
     frame = sys._current_frames().get(thread or 0)
-    innermost = frame
-    while frame is not None:
-        if "torch/distributed/" in frame.f_code.co_filename:
-            return "a collective (torch/distributed)"
-        frame = frame.f_back
-    if innermost is None:
+    if frame is None:
         return "its end"
-    code = innermost.f_code
-    return f"{code.co_filename}:{innermost.f_lineno} in {code.co_name}".replace("\t", " ")
+    file = frame.f_code.co_filename
+    is_collective = "torch/distributed/" in file and "torch/distributed/checkpoint" not in file
+    if is_collective or file == __file__:
+        return WAITING
+    return f"{file}:{frame.f_lineno} in {frame.f_code.co_name}".replace("\t", " ")
