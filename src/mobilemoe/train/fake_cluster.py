@@ -1,29 +1,29 @@
 """The real sharding without the GPUs: one rank of a cluster on fake devices.
 
-The model is built on PyTorch's meta device, which has shapes and no memory, and sharded with
-`fully_shard` in a process group that exists in name only, so that one process sees what any
-rank of hundreds would hold. AdamW takes one step to make its moments.
+The model is built on PyTorch's meta device, which has shapes and no memory, and spread by the
+same `prepare_model` as in training, in a process group that exists in name only. So one process
+sees what any rank of hundreds would hold. AdamW takes one step to make its moments.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
-from torch.distributed.tensor import Shard as Cut
 
 from mobilemoe.config import ModelConfig
 from mobilemoe.errors import MobileMoEError
-from mobilemoe.model import MobileMoE, MoE
+from mobilemoe.model import MobileMoE
 from mobilemoe.plan.cluster import Layout, States
-from mobilemoe.plan.cluster.shards import PARTS, expert_axis, part_of
+from mobilemoe.plan.cluster.shards import PARTS, part_of
+from mobilemoe.recipe import Run
+from mobilemoe.train.parallel import Ranks, prepare_model
 
 
 def faked_states(config: ModelConfig, layout: Layout, rank: int = 0) -> States:
@@ -33,7 +33,7 @@ def faked_states(config: ModelConfig, layout: Layout, rank: int = 0) -> States:
         MobileMoEError: if this process already is part of a distributed run.
     """
     with fake_ranks(rank, layout.gpus):
-        model = shard_on_fake_devices(config, layout)
+        model = shard_on_fake_devices(config, layout, rank)
         named = [(name, _local(parameter)) for name, parameter in model.named_parameters()]
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
@@ -77,45 +77,23 @@ def fake_ranks(rank: int, size: int) -> Iterator[None]:
         sys.excepthook = hook
 
 
-def shard_on_fake_devices(config: ModelConfig, layout: Layout) -> MobileMoE:
-    """Return the model of `config` as one rank of `layout` holds it; call inside `fake_ranks`."""
-    mesh = init_device_mesh(
-        "cpu",
-        (layout.expert_copies, layout.expert_parallel),
-        mesh_dim_names=("copies", "experts"),
-    )
-    everyone = init_device_mesh("cpu", (layout.gpus,))
+def shard_on_fake_devices(config: ModelConfig, layout: Layout, rank: int) -> MobileMoE:
+    """Return the model of `config` as rank `rank` of `layout` holds it; call in `fake_ranks`."""
+    ranks = Ranks(torch.device("meta"), layout.expert_parallel)
+    ranks.rank, ranks.size = rank, layout.gpus
+    if layout.gpus > 1:
+        numbers = torch.arange(layout.gpus)
+        parts = numbers.view(-1, layout.expert_parallel).T.contiguous()
+        ranks.all_mesh = DeviceMesh("cpu", numbers, mesh_dim_names=("all",))
+        ranks.expert_mesh = DeviceMesh("cpu", parts, mesh_dim_names=("ep", "replica"))
     with torch.device("meta"):
         model = MobileMoE(config)
-    for layer in model.model.layers:
-        if isinstance(layer.feed_forward, MoE):
-            _shard_moe(layer.feed_forward, layout, everyone, mesh["copies"])
-        fully_shard(layer, mesh=everyone, shard_placement_fn=_axis(layout.gpus))
-    fully_shard(model, mesh=everyone)
-    return model
-
-
-def _shard_moe(moe: MoE, layout: Layout, everyone: DeviceMesh, copies: DeviceMesh) -> None:
-    """Keep E / EP experts, cut those over the ranks that hold the same ones; the router apart."""
-    if layout.expert_parallel > 1:
-        for name, whole_EXY in list(moe.experts.named_parameters()):
-            own = whole_EXY.shape[0] // layout.expert_parallel
-            setattr(moe.experts, name, nn.Parameter(whole_EXY[:own].detach().clone()))
-        placement = _axis(layout.expert_copies)
-        fully_shard(moe.experts, mesh=copies, shard_placement_fn=placement)
-    fully_shard(moe.router, mesh=everyone)
-
-
-def _axis(ranks: int) -> Callable[[nn.Parameter], Cut | None]:
-    def axis(weight: nn.Parameter) -> Cut | None:
-        return Cut(expert_axis(tuple(weight.shape), ranks)) if weight.dim() == 3 else None
-
-    return axis
+    return prepare_model(model, ranks, Run(precision=layout.precision))
 
 
 def _local(tensor: Tensor | None) -> Tensor:
-    assert isinstance(tensor, DTensor), "every parameter is sharded"
-    return tensor.to_local()
+    assert tensor is not None, "every parameter has a gradient"
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _bytes_by_part(config: ModelConfig, named: Iterable[tuple[str, Tensor]]) -> dict[str, int]:
