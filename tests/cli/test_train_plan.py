@@ -25,8 +25,9 @@ def test_tables_show_memory_communication_time_money_and_sources(
         "s: 1.26 billion parameters, 272 million per token, on 256 x H100 SXM 80GB",
         "Memory per GPU",
         "activations: experts",
-        "fully_shard on fake devices",
+        "training's own sharding on fake devices",
         "tokens to experts: all-to-all",
+        "wall time",
         "money, $",
         "3 $/GPU-hour",
         "given on the command line",
@@ -39,7 +40,7 @@ def test_json_is_one_document(capsys: Capture) -> None:
     show_plan(paper_recipe("S"), 16, "h100", gpus_per_node=4, mfu=0.3, as_json=True)
     document = json.loads(capsys.readouterr().out)
     assert document["layout"]["gpus_per_node"] == 4
-    assert document["states"]["source"].startswith("fully_shard on fake devices")
+    assert document["states"]["source"].startswith("training's own sharding on fake devices")
     assert document["money"] == pytest.approx(sum(s["money"] for s in document["stages"]))
     assert {q["name"]: q["value"] for q in document["inputs"]}["mfu"] == 0.3
 

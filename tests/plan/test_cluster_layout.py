@@ -50,6 +50,10 @@ def test_the_hint_for_rows_that_do_not_divide_works() -> None:
     found = re.search(r"batch_tokens=(\d+)", caught.value.hint)
     assert found
     check_layout(S, layout, replace(PRETRAIN, batch_tokens=int(found.group(1))))
+    fewer = re.search(r"--gpus (\d+)", caught.value.hint)
+    assert fewer
+    assert int(fewer.group(1)) == 64
+    check_layout(S, replace(layout, gpus=64), PRETRAIN)
 
 
 def test_rejects_fewer_rows_than_gpus() -> None:

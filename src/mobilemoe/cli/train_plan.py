@@ -130,9 +130,9 @@ def _time_rows(plan: ClusterPlan) -> list[Row]:
         row("step, ms", lambda s: _ms(s.time.total)),
         row("tokens/s", lambda s: f"{s.tok_s:,.0f}"),
         row("MFU", lambda s: f"{s.mfu:.1%}"),
-        row("days", lambda s: f"{s.days:.3g}", f"{plan.days:.3g}"),
-        row("GPU-hours", lambda s: f"{s.gpu_hours:,.0f}", f"{plan.gpu_hours:,.0f}"),
-        row("money, $", lambda s: f"{s.money:,.0f}", f"{plan.money:,.0f}"),
+        row("wall time", lambda s: _duration(s.days), _duration(plan.days)),
+        row("GPU-hours", lambda s: _number(s.gpu_hours), _number(plan.gpu_hours)),
+        row("money, $", lambda s: _number(s.money), _number(plan.money)),
     ]
 
 
@@ -151,6 +151,17 @@ def _share(plan: ClusterPlan, stage: StagePlan) -> str:
 
 def _bytes(size: float) -> str:
     return "0" if size == 0 else amount(round(size), "B")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+
+
+def _duration(days: float) -> str:
+    for unit, length in (("days", 1.0), ("hours", 24.0), ("minutes", 1440.0)):
+        if days * length >= 1:
+            return f"{days * length:.3g} {unit}"
+    return f"{days * 86_400:.3g} seconds"
 
 
 def _ms(seconds: float) -> str:

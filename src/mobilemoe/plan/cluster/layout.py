@@ -138,7 +138,7 @@ def _check_rows(layout: Layout, stage: Stage) -> None:
         nearest = max(1, round(rows / gpus)) * gpus * stage.context
         raise MobileMoEError(
             f"{stage.name}: {rows} rows per step; allowed: a multiple of the {gpus} GPUs",
-            hint=f"--set {stage.name}.batch_tokens={nearest}, or take a divisor of {rows} GPUs",
+            hint=f"--set {stage.name}.batch_tokens={nearest}, or --gpus {_fewer(layout, rows)}",
         )
     mine, micro = layout.rows_per_gpu(stage), layout.micro_rows(stage)
     if mine % micro:
@@ -148,6 +148,13 @@ def _check_rows(layout: Layout, stage: Stage) -> None:
             "rows per GPU and step",
             hint=f"--set run.micro_batch_rows={fitting}",
         )
+
+
+def _fewer(layout: Layout, rows: int) -> int:
+    """Return the most GPUs, in whole nodes or less than one, that `rows` rows share evenly."""
+    node = layout.gpus_per_node
+    counts = (n for n in range(layout.gpus, 0, -1) if n < node or n % node == 0)
+    return next((n for n in counts if rows % n == 0), 1)
 
 
 def _positive(name: str, value: object) -> None:

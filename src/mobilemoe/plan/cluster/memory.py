@@ -31,7 +31,7 @@ FRAMEWORK = Quantity(
 class States:
     """Bytes that a rank holds for as long as the run lasts, by part of the model.
 
-    `source` says who counted: this arithmetic, or `fully_shard` on fake devices.
+    `source` says who counted: this arithmetic, or training's own sharding on fake devices.
     """
 
     parameters: dict[str, int]
