@@ -12,6 +12,7 @@ from torch.nn.utils.parametrize import cached
 
 from mobilemoe.config import ModelConfig
 from mobilemoe.model import MobileMoE, MoE, Routing
+from mobilemoe.model.experts import experts_loop
 from mobilemoe.plan.cluster import Layout
 from mobilemoe.plan.cluster.activations import activation_bytes
 from mobilemoe.plan.cluster.memory import CHUNK_LOGITS, MIN_CHUNK_ROWS
@@ -55,6 +56,9 @@ def saved_bytes(
 ) -> int:
     """Storage that the graph of one forward pass keeps alive, weights not counted."""
     model = MobileMoE(config).init_weights(torch.Generator().manual_seed(0))
+    for layer in model.model.layers:  # on a CPU, float32 has kernels of its own
+        if isinstance(layer.feed_forward, MoE) and precision == "fp32":
+            layer.feed_forward.experts.compute = experts_loop
     if int8:
         enable_fake_quant(model, config.weights(), int8_activations=True)
     elif precision == "bf16":

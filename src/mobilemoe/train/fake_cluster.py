@@ -49,7 +49,7 @@ def faked_states(config: ModelConfig, layout: Layout, rank: int = 0) -> States:
             parameters=_bytes_by_part(config, named),
             gradients=_bytes_by_part(config, gradients),
             moments=_bytes_by_part(config, moments),
-            source=f"training's own sharding on fake devices (torch {torch.__version__}, rank {rank})",
+            source=f"training's own sharding on fake devices, rank {rank} of {layout.gpus}",
         )
 
 
