@@ -249,16 +249,8 @@ def _check_vocabulary(recipe: Recipe, tokenizer: Tokenizer) -> None:
 
 
 def from_dataset(source: Source, dataset: Dataset) -> OpenSource:
-    """Return the part of the embedded corpus that a source names.
-
-    Raises:
-        MobileMoEError: if there is no such part.
-    """
+    """Return the part of the embedded corpus that a source names."""
     path = source.path
-    if path not in dataset.train:
-        raise MobileMoEError(
-            f"source {source.name}: path is {path!r}; allowed: {', '.join(dataset.train)}"
-        )
     train, heldout = dataset.train[path], dataset.heldout[path]
     tokens = {side: _size(stream) for side, stream in (("train", train), ("heldout", heldout))}
     kind = "conversations" if path == INSTRUCT else "documents"
