@@ -289,6 +289,12 @@ def test_loads_are_multiples_of_their_layers_mean() -> None:
     assert layer.worst == (0, 1.0, 2.0)
 
 
+def test_what_was_not_counted_yet_shows_the_last_count() -> None:
+    loads = [ExpertLoads("pretrain", n, ((n, 1),)) for n in (1, 3)]
+    (layer,) = layer_loads(run_of(stage(step(1), loads[0], step(3), loads[1], step(8))))
+    np.testing.assert_allclose(layer.ratio_EX[0], [8 / 6, 1.5])
+
+
 def test_a_column_never_mixes_two_stages() -> None:
     def counts(name: str, last: int, hot: int) -> StageRecord:
         layer = tuple(9 if expert == hot else 1 for expert in range(3))
