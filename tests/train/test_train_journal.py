@@ -112,8 +112,24 @@ def test_what_a_rollback_undid_stays_if_the_saved_state_is_newer(tmp_path: Path)
     path = written(tmp_path / "m.jsonl", *map(step, (1, 2, 3, 4)), back, step(3), step(4), step(5))
     Journal(path).truncate_to(4)
     assert steps_of(read_journal(path)) == [1, 2, 3, 4, 4, 3, 4]
-    Journal(path).truncate_to(2)  # the state from before the rollback: it will happen again
-    assert steps_of(read_journal(path)) == [1, 2]
+    Journal(path).truncate_to(2)  # going back wrote the state anew
+    assert read_journal(path)[-1] == back
+    Journal(path).truncate_to(1)
+    assert steps_of(read_journal(path)) == [1]
+
+
+def test_going_back_to_the_very_start_is_not_forgotten(tmp_path: Path) -> None:
+    back = RolledBack("pretrain", 2, 0, "too many")
+    path = written(tmp_path / "m.jsonl", step(1), step(2), back, step(1))
+    Journal(path).truncate_to(0)
+    assert read_journal(path) == [step(1), step(2), back]
+
+
+def test_a_rollback_behind_the_saved_state_will_happen_again(tmp_path: Path) -> None:
+    path = written(tmp_path / "m.jsonl", step(1), step(2), RolledBack("pretrain", 3, 2, ""))
+    written(path, Alarm("pretrain", 2, "tracker", ""), RolledBack("pretrain", 9, 7, ""))
+    Journal(path).truncate_to(2)
+    assert steps_of(read_journal(path)) == [1, 2, 3, 2]
 
 
 @settings(max_examples=30)

@@ -272,6 +272,29 @@ def test_what_a_rollback_undid_is_no_part_of_the_curves() -> None:
     assert record.seconds == pytest.approx(5 * seconds.seconds)
 
 
+def test_loads_that_were_undone_are_not_shown() -> None:
+    loads = [ExpertLoads("pretrain", n, ((n, 1),)) for n in (1, 2, 3)]
+    back = RolledBack("pretrain", 3, 1, "")
+    record = stage(step(1), loads[0], step(2), loads[1], back, step(2), step(3), loads[2])
+    assert record.loads == [loads[0], loads[2]]
+
+
+@pytest.mark.parametrize(
+    ("about", "line"),
+    [
+        ({"machine": "x86_64", "cores": 2}, "x86_64, 2 cores · recipe"),
+        ({"machine": {"gpu": "NVIDIA H100", "cpu": "EPYC", "cores": 8}}, "NVIDIA H100, EPYC, 8 c"),
+        ({"cores": 3}, "3 cores"),
+    ],
+)
+def test_the_machine_is_named(tmp_path: Path, about: dict[str, object], line: str) -> None:
+    run = write_run(tmp_path / "run", {"pretrain": 1})
+    (run / "run.json").write_text(json.dumps(about | {"recipe_id": "0123456789abcdef"}))
+    record = read_run(run)
+    assert f"{record.machine} · recipe".startswith(line)
+    assert record.recipe_id == "0123456789ab"
+
+
 def test_stages_are_in_the_order_they_were_trained(folder: Path) -> None:
     run = read_run(folder)
     assert [s.name for s in run.stages] == list(STEPS)
@@ -287,6 +310,12 @@ def test_loads_are_multiples_of_their_layers_mean() -> None:
     np.testing.assert_allclose(layer.ratio_EX, [[2, 1], [0.5, 1], [0.5, 1]])
     assert layer.number == 0  # a dense layer, or one nobody counted, has no map
     assert layer.worst == (0, 1.0, 2.0)
+
+
+def test_what_was_not_counted_yet_shows_the_last_count() -> None:
+    loads = [ExpertLoads("pretrain", n, ((n, 1),)) for n in (1, 3)]
+    (layer,) = layer_loads(run_of(stage(step(1), loads[0], step(3), loads[1], step(8))))
+    np.testing.assert_allclose(layer.ratio_EX[0], [8 / 6, 1.5])
 
 
 def test_a_column_never_mixes_two_stages() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 from dataclasses import replace
 
 import pytest
@@ -107,9 +108,11 @@ def test_a_trend_points_where_the_curve_goes() -> None:
         assert trend.direction == direction
 
 
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=1000))
-@settings(max_examples=50)
-def test_a_trend_keeps_the_whole_stage_in_bounded_memory(values: list[float]) -> None:
+@given(st.integers(1, 2000), st.integers(0, 9))
+@settings(max_examples=30)
+def test_a_trend_keeps_the_whole_stage_in_bounded_memory(count: int, seed: int) -> None:
+    draw = random.Random(seed)
+    values = [draw.uniform(-9, 9) for _ in range(count)]
     trend = Trend()
     for value in values:
         trend.add(value)
@@ -195,6 +198,17 @@ def test_without_a_terminal_there_is_a_line_now_and_then() -> None:
     assert "\x1b" not in stream.getvalue()
 
 
+def test_a_preparation_is_a_line_now_and_then() -> None:
+    clock = Clock()
+    view, stream = plain_view(clock)
+    with view:
+        for done in range(26):
+            view.preparing("tokenise [b]code", done, 25)
+            clock.now += 1.0
+    lines = stream.getvalue().splitlines()
+    assert lines == [f"tokenise [b]code {done}/25" for done in (10, 20, 25)]
+
+
 def test_without_a_terminal_trouble_is_said_at_once() -> None:
     view, stream = plain_view(Clock())
     with view:
@@ -219,7 +233,10 @@ def test_on_a_terminal_the_panel_goes_and_what_was_said_stays() -> None:
         for event in events("pretrain", 60):
             view.show(event)
         view.finished("pretrain")
+        view.preparing("score", 1, 2)
+        view.say("stopped; --resume goes on")
     text = stream.getvalue()
+    assert "stopped; --resume goes on" in text
     assert "▸" in text and "router entropy" in text
     assert "✓" in text and "loss is not finite" in text
 

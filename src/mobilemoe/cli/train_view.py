@@ -69,11 +69,25 @@ class TrainView:
             return train_panel(self._run, self._state, self.console.width, self._clock())
 
     def note(self, text: str) -> None:
-        """Say what is being prepared before the first step."""
+        """Say what is being prepared: until the next step on a terminal, else as a line."""
         with self._lock:
             self._state.note = text
         if self._live is None:
-            self._say(Text(text))
+            self.say(text)
+
+    def preparing(self, what: str, done: int, total: int) -> None:
+        """Say how far a preparation is: in the panel, or as a line now and then."""
+        text = f"{what} {done:,}/{total:,}"
+        with self._lock:
+            self._state.note = text
+        now = self._clock()
+        if self._live is None and (done == total or now - self._last_line >= LINE_EVERY_SECONDS):
+            self._last_line = now
+            self.say(text)
+
+    def say(self, text: str) -> None:
+        """Print a line that stays: above the panel, or wherever stderr goes."""
+        self._say(Text(text))
 
     def started(self, stage: str, step: int = 0) -> None:
         """Say that `stage` begins, or goes on after `step` steps."""
@@ -131,7 +145,6 @@ class TrainView:
         self._say(Text(f"  {progress_line(self._state, event)}"))
 
     def _say(self, text: Text) -> None:
-        """Print a line that stays: above the panel, or wherever stderr goes."""
         self.console.print(text, highlight=False, soft_wrap=True)
 
 

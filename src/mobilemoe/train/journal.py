@@ -18,7 +18,14 @@ from typing import Any
 
 from mobilemoe.errors import MobileMoEError
 from mobilemoe.train.event_json import event_from_dict, kind_of
-from mobilemoe.train.events import RolledBack, StepMetrics, StepSkipped, TrainEvent
+from mobilemoe.train.events import (
+    Alarm,
+    ExpertLoads,
+    RolledBack,
+    StepMetrics,
+    StepSkipped,
+    TrainEvent,
+)
 
 JOURNAL_FILE = "metrics.jsonl"
 BLOCK = 1 << 16
@@ -75,7 +82,8 @@ class Journal:
         """Drop the lines of everything after the newest state saved at `step`.
 
         They will be made again. One system call cuts the file, so it holds either all of them
-        or none. What a rollback undid before that state stays: it happened.
+        or none. What a rollback undid before that state stays: it happened. Going back writes a
+        new state, so the line of a rollback to `step` stays as well.
 
         Raises:
             MobileMoEError: if a line is damaged, or the disk refuses.
@@ -172,24 +180,26 @@ def _plain(value: Any) -> Any:
 def _kept(lines: list[_Line], step: int) -> int:
     """Return how many lines came before what will be made again after resuming at `step`.
 
-    The state at `step` was written after that step's own lines. If a rollback made the step
-    more than once, the newest state is the one that is there.
+    The state at `step` was written when that step ended, or by going back to it. If the run
+    was there more than once, the newest state is the one that is there.
     """
-    steps = [_step_made(line.entry.event) for line in lines]
-    kept = max((i + 1 for i, made in enumerate(steps) if made and made <= step), default=0)
+    places = [_place_after(line.entry.event) for line in lines]
+    kept = max((i + 1 for i, place in enumerate(places) if 0 <= place <= step), default=0)
     while 0 < kept < len(lines) and _goes_with(lines[kept].entry.event, step):
         kept += 1
     return kept
 
 
-def _step_made(event: TrainEvent) -> int:
-    """Return the number of the step that `event` ends (from 1); 0 if it ends none."""
-    return event.step if isinstance(event, StepMetrics | StepSkipped) else 0
+def _place_after(event: TrainEvent) -> int:
+    """Return the step at which `event` leaves the run; -1 if it does not move it."""
+    if isinstance(event, RolledBack):
+        return event.to_step
+    return event.step if isinstance(event, StepMetrics | StepSkipped) else -1
 
 
 def _goes_with(event: TrainEvent, step: int) -> bool:
     """Whether `event` only comments on a step up to `step`."""
-    return not isinstance(event, RolledBack) and event.step <= step
+    return isinstance(event, Alarm | ExpertLoads) and event.step <= step
 
 
 def _end_of_last_line(path: Path) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mobilemoe.errors import MobileMoEError
 from mobilemoe.recipe import STAGE_NAMES
@@ -16,6 +16,8 @@ from mobilemoe.train.events import Alarm, ExpertLoads, RolledBack, StepMetrics, 
 from mobilemoe.train.journal import JOURNAL_FILE, Entry, read_entries
 
 Losses = Mapping[str, float]
+ID_LENGTH = 12  # enough of a recipe's hash to tell recipes apart
+E = TypeVar("E", StepMetrics, ExpertLoads)
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,7 @@ class StageRecord:
     @cached_property
     def steps(self) -> list[StepMetrics]:
         """The steps that led to the weights of now: without those a rollback undid."""
-        steps: list[StepMetrics] = []
-        for entry in self.entries:
-            if isinstance(entry.event, StepMetrics):
-                steps.append(entry.event)
-            elif isinstance(entry.event, RolledBack):
-                while steps and steps[-1].step > entry.event.to_step:
-                    steps.pop()
-        return steps
+        return self._lasting(StepMetrics)
 
     @cached_property
     def seconds(self) -> float:
@@ -71,8 +66,19 @@ class StageRecord:
 
     @cached_property
     def loads(self) -> list[ExpertLoads]:
-        """The counts of each expert's choices."""
-        return [e.event for e in self.entries if isinstance(e.event, ExpertLoads)]
+        """The counts of each expert's choices, without those of steps that were undone."""
+        return self._lasting(ExpertLoads)
+
+    def _lasting(self, kind: type[E]) -> list[E]:
+        """Return the events of one kind that no rollback undid."""
+        lasting: list[E] = []
+        for entry in self.entries:
+            if isinstance(entry.event, kind):
+                lasting.append(entry.event)
+            elif isinstance(entry.event, RolledBack):
+                while lasting and lasting[-1].step > entry.event.to_step:
+                    lasting.pop()
+        return lasting
 
 
 @dataclass(frozen=True)
@@ -134,8 +140,8 @@ def read_run(folder: Path) -> RunRecord:
     recipe = folder / "recipe.toml"
     return RunRecord(
         name=str(about.get("name") or folder.resolve().name),
-        recipe_id=str(about.get("recipe_id") or ""),
-        machine=_machine(about.get("machine")),
+        recipe_id=str(about.get("recipe_id") or "")[:ID_LENGTH],
+        machine=_machine(about),
         started=str(about.get("started") or ""),
         recipe=recipe.read_text("utf-8", "replace") if recipe.exists() else "",
         stages=kept,
@@ -179,10 +185,10 @@ def _losses(values: Any, where: str) -> Losses:
     return {name: float(value) for name, value in known.items() if math.isfinite(value)}
 
 
-def _machine(value: Any) -> str:
-    """Return one line on the machine: a text as it is, or processor or GPU and cores."""
-    if not isinstance(value, Mapping):
-        return str(value or "")
-    parts = [str(value[key]) for key in ("gpu", "cpu") if value.get(key)]
-    parts += [f"{value['cores']} cores"] if value.get("cores") else []
-    return ", ".join(parts)
+def _machine(about: Mapping[str, Any]) -> str:
+    """Return one line on the machine: its GPU or processor, and its cores."""
+    machine = about.get("machine")
+    known = dict(machine) if isinstance(machine, Mapping) else {"cpu": machine}
+    parts = [str(known[key]) for key in ("gpu", "cpu") if known.get(key)]
+    cores = known.get("cores", about.get("cores"))
+    return ", ".join([*parts, f"{cores} cores"] if cores else parts)
