@@ -1,34 +1,14 @@
 // The Python module mobilemoe.kernels._training: float32 products of training over arrays that
 // live elsewhere (torch CPU tensors); its types are declared in _training.pyi.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-
-#include <algorithm>
-#include <memory>
-#include <string>
 #include <vector>
 
-#include "errors.h"
-#include "thread_pool.h"
+#include "train_bindings.h"
 #include "train_experts.h"
-#include "train_gemm.h"
 
-namespace nb = nanobind;
-using namespace nb::literals;
+using namespace nanobind::literals;
 
 namespace mobilemoe {
 namespace {
-
-template <size_t N>
-using Input = nb::ndarray<const float, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
-template <size_t N>
-using Output = nb::ndarray<float, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
-
-int64_t dim(const auto& array, size_t axis) { return static_cast<int64_t>(array.shape(axis)); }
-
-void require(bool fits, const char* message) {
-  if (!fits) throw InvalidArgument(message);
-}
 
 // Loads per expert, which must be the rows that there are.
 std::vector<int64_t> counts_from(const nb::sequence& list, int64_t experts, int64_t rows) {
@@ -44,49 +24,13 @@ std::vector<int64_t> counts_from(const nb::sequence& list, int64_t experts, int6
   return counts;
 }
 
-// One pool for the whole process, made anew when another number of threads is asked for.
-class SharedPool {
- public:
-  explicit SharedPool(int threads) : lock_(mutex()) {
-    std::unique_ptr<ThreadPool>& kept = pool();
-    if (!kept || kept->threads() != threads || !kept->usable()) {
-      kept.reset();
-      kept = std::make_unique<ThreadPool>(threads);
-    }
-  }
-  ThreadPool& operator*() const { return *pool(); }
-
- private:
-  static std::mutex& mutex() {
-    static std::mutex mutex;
-    return mutex;
-  }
-  static std::unique_ptr<ThreadPool>& pool() {
-    static std::unique_ptr<ThreadPool> pool;
-    return pool;
-  }
-  std::lock_guard<std::mutex> lock_;
-};
-
-// Where a call computes: `kernel` names a table, `threads` is at least 1.
-template <class Compute>
-void compute(const std::string& kernel, int threads, const Compute& body) {
-  require(threads >= 1 && threads <= 1024, "threads must be 1 to 1024");
-  const GemmKernels& kernels = choose_gemm(kernel);
-  const nb::gil_scoped_release release;
-  const SharedPool pool(threads);
-  body(*pool, kernels);
-}
-
-const char* kShapes = "the arrays do not have the shapes of one product";
-
 void bound_product(const Input<2>& x, const nb::sequence& list, const Input<3>& w, bool transposed,
                    const Output<2>& y, int threads, const nb::str& kernel) {
   const int64_t rows = dim(x, 0), inputs = dim(x, 1), outputs = dim(y, 1);
-  require(dim(y, 0) == rows && dim(w, transposed ? 2 : 1) == inputs &&
+  require(inputs > 0 && dim(y, 0) == rows && dim(w, transposed ? 2 : 1) == inputs &&
               dim(w, transposed ? 1 : 2) == outputs, kShapes);
   const std::vector<int64_t> counts = counts_from(list, dim(w, 0), rows);
-  compute(kernel.c_str(), threads, [&](ThreadPool& pool, const GemmKernels& kernels) {
+  on_pool(threads, kernel, [&](ThreadPool& pool, const GemmKernels& kernels) {
     grouped_product(pool, kernels, counts,
                     {inputs, outputs, transposed, x.data(), w.data(), y.data()});
   });
@@ -97,19 +41,15 @@ void bound_outer(const Input<2>& x, const nb::sequence& list, const Input<2>& y,
   const int64_t rows = dim(x, 0), inputs = dim(x, 1), outputs = dim(y, 1);
   require(dim(y, 0) == rows && dim(w, 1) == inputs && dim(w, 2) == outputs, kShapes);
   const std::vector<int64_t> counts = counts_from(list, dim(w, 0), rows);
-  compute(kernel.c_str(), threads, [&](ThreadPool& pool, const GemmKernels& kernels) {
+  on_pool(threads, kernel, [&](ThreadPool& pool, const GemmKernels& kernels) {
     grouped_outer(pool, kernels, counts, {inputs, outputs, x.data(), y.data(), w.data()});
   });
 }
 
 bool is_layer(const auto& x, const auto& gate_up, const auto& down) {
   const int64_t D = dim(x, 1), F = dim(down, 1);
-  return dim(gate_up, 0) == dim(down, 0) && dim(gate_up, 1) == D && dim(gate_up, 2) == 2 * F &&
+  return D > 0 && F > 0 && dim(gate_up, 0) == dim(down, 0) && dim(gate_up, 1) == D && dim(gate_up, 2) == 2 * F &&
          dim(down, 2) == D;
-}
-
-bool are(const auto& array, int64_t rows, int64_t columns) {
-  return dim(array, 0) == rows && dim(array, 1) == columns;
 }
 
 bool same(const auto& a, const auto& b) {
@@ -122,7 +62,7 @@ void bound_forward(const Input<2>& x, const nb::sequence& list, const Input<3>& 
   const int64_t N = dim(x, 0), D = dim(x, 1), F = dim(down, 1);
   require(is_layer(x, gate_up, down) && are(h, N, 2 * F) && are(y, N, D), kShapes);
   const std::vector<int64_t> counts = counts_from(list, dim(down, 0), N);
-  compute(kernel.c_str(), threads, [&](ThreadPool& pool, const GemmKernels& kernels) {
+  on_pool(threads, kernel, [&](ThreadPool& pool, const GemmKernels& kernels) {
     experts_forward(pool, kernels, counts,
                     {D, F, x.data(), gate_up.data(), down.data(), h.data(), y.data()});
   });
@@ -136,7 +76,7 @@ void bound_backward(const Input<2>& x, const nb::sequence& list, const Input<3>&
   require(is_layer(x, gate_up, down) && are(h, N, 2 * F) && are(grad_y, N, D) &&
               are(grad_x, N, D) && same(grad_gate_up, gate_up) && same(grad_down, down), kShapes);
   const std::vector<int64_t> counts = counts_from(list, dim(down, 0), N);
-  compute(kernel.c_str(), threads, [&](ThreadPool& pool, const GemmKernels& kernels) {
+  on_pool(threads, kernel, [&](ThreadPool& pool, const GemmKernels& kernels) {
     experts_backward(pool, kernels, counts,
                      {D, F, x.data(), h.data(), gate_up.data(), down.data(), grad_y.data(),
                       grad_x.data(), grad_gate_up.data(), grad_down.data()});
@@ -165,4 +105,5 @@ NB_MODULE(_training, module) {
              "grad_y"_a, "grad_x"_a, "grad_gate_up"_a, "grad_down"_a, "threads"_a,
              "kernel"_a = "auto");
   module.def("kernels", &kernel_names);
+  bind_rows(module);
 }

@@ -35,7 +35,10 @@ void forward_rows(const GemmKernels& kernels, const ExpertsForward& layer, const
   float* a = space.floats();
   space.multiply(layer.x_ND + task.begin * D, rows, D,
                  layer.gate_up_EDF + task.expert * D * 2 * F, false, 2 * F, h);
-  for (int64_t r = 0; r < rows; ++r) kernels.swiglu(h + r * 2 * F, F, a + r * F);
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* gate = h + r * 2 * F;
+    kernels.swiglu(gate, gate + F, F, a + r * F);
+  }
   space.multiply(a, rows, F, layer.down_EFD + task.expert * F * D, false, D,
                  layer.y_ND + task.begin * D);
 }
@@ -49,8 +52,10 @@ void backward_rows(const GemmKernels& kernels, const ExpertsBackward& layer, con
   space.multiply(layer.grad_y_ND + task.begin * D, rows, D, layer.down_EFD + task.expert * F * D,
                  true, F, grad_a);
   for (int64_t r = 0; r < rows; ++r) {
-    kernels.swiglu_gradient(layer.h_NF + (task.begin + r) * 2 * F, grad_a + r * F, F,
-                            a_NF + (task.begin + r) * F, grad_h + r * 2 * F);
+    const float* gate = layer.h_NF + (task.begin + r) * 2 * F;
+    float* grad_gate = grad_h + r * 2 * F;
+    kernels.swiglu_gradient(gate, gate + F, grad_a + r * F, F, a_NF + (task.begin + r) * F,
+                            grad_gate, grad_gate + F);
   }
   space.multiply(grad_h, rows, 2 * F, layer.gate_up_EDF + task.expert * D * 2 * F, true, D,
                  layer.grad_x_ND + task.begin * D);

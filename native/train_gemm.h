@@ -37,11 +37,11 @@ struct GemmKernels {
   // c[m, n] = sum_k left(m, k) right[k, n], or += if `add`; rows of c lie `c_stride` apart.
   void (*multiply)(const LeftRows& left, const PackedRight& right, float* c, int64_t c_stride,
                    bool add);
-  // a[f] = silu(h[f]) * h[F + f] for one row h of 2 F; `a` may not be `h`.
-  void (*swiglu)(const float* h, int64_t width, float* a);
-  // The same a, and from its gradient the gradient of h; nothing may overlap.
-  void (*swiglu_gradient)(const float* h, const float* grad_a, int64_t width, float* a,
-                          float* grad_h);
+  // a[f] = silu(gate[f]) * up[f]; nothing may overlap.
+  void (*swiglu)(const float* gate, const float* up, int64_t width, float* a);
+  // The same a, and from its gradient those of gate and up; nothing may overlap.
+  void (*swiglu_gradient)(const float* gate, const float* up, const float* grad_a, int64_t width,
+                          float* a, float* grad_gate, float* grad_up);
 };
 
 // The table for `name`: "portable", "avx2", "avx512", "neon", or "auto" for the best one here.

@@ -125,21 +125,21 @@ void multiply(const LeftRows& left, const PackedRight& right, float* c, int64_t 
 }
 
 // The loops below become vector code only where nothing overlaps.
-inline void swiglu_row(const float* __restrict h, int64_t width, float* __restrict a) {
-  const float* __restrict up = h + width;
-  for (int64_t f = 0; f < width; ++f) a[f] = h[f] / (1.0f + exp_inline(-h[f])) * up[f];
+inline void swiglu_row(const float* __restrict gate, const float* __restrict up, int64_t width,
+                       float* __restrict a) {
+  for (int64_t f = 0; f < width; ++f) a[f] = gate[f] / (1.0f + exp_inline(-gate[f])) * up[f];
 }
 
 // d silu(g) / dg = sigmoid(g) (1 + g (1 - sigmoid(g)))
-inline void swiglu_gradient_row(const float* __restrict h, const float* __restrict grad_a,
-                                int64_t width, float* __restrict a, float* __restrict grad_h) {
-  const float* __restrict up = h + width;
-  float* __restrict grad_up = grad_h + width;
+inline void swiglu_gradient_row(const float* __restrict gate, const float* __restrict up,
+                                const float* __restrict grad_a, int64_t width,
+                                float* __restrict a, float* __restrict grad_gate,
+                                float* __restrict grad_up) {
   for (int64_t f = 0; f < width; ++f) {
-    const float sigmoid = 1.0f / (1.0f + exp_inline(-h[f]));
-    const float silu = h[f] * sigmoid;
+    const float sigmoid = 1.0f / (1.0f + exp_inline(-gate[f]));
+    const float silu = gate[f] * sigmoid;
     a[f] = silu * up[f];
-    grad_h[f] = grad_a[f] * up[f] * (sigmoid + silu * (1.0f - sigmoid));
+    grad_gate[f] = grad_a[f] * up[f] * (sigmoid + silu * (1.0f - sigmoid));
     grad_up[f] = grad_a[f] * silu;
   }
 }

@@ -2,5 +2,25 @@
 
 from mobilemoe.kernels.experts import swiglu_experts
 from mobilemoe.kernels.grouped import grouped_linear, runs_native
+from mobilemoe.kernels.rows import (
+    choose_experts,
+    combine_rows,
+    gather_rows,
+    rotate_heads,
+    scaled_rms_norm,
+    sort_by_expert,
+    swiglu,
+)
 
-__all__ = ["grouped_linear", "runs_native", "swiglu_experts"]
+__all__ = [
+    "choose_experts",
+    "combine_rows",
+    "gather_rows",
+    "grouped_linear",
+    "rotate_heads",
+    "runs_native",
+    "scaled_rms_norm",
+    "sort_by_expert",
+    "swiglu",
+    "swiglu_experts",
+]

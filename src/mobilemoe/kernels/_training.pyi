@@ -40,3 +40,44 @@ def experts_backward(
     kernel: str = "auto",
 ) -> None: ...
 def kernels() -> list[str]: ...
+def choose_experts(scores: Tensor, ids: Tensor, threads: int) -> None: ...
+def sort_by_expert(ids: Tensor, experts: int, order: Tensor) -> None: ...
+def sum_rows(x: Tensor, slots: Tensor, y: Tensor, threads: int) -> None: ...
+def combine_rows(x: Tensor, slots: Tensor, weights: Tensor, y: Tensor, threads: int) -> None: ...
+def combine_rows_gradient(
+    x: Tensor,
+    slots: Tensor,
+    weights: Tensor,
+    grad_y: Tensor,
+    grad_x: Tensor,
+    grad_weights: Tensor,
+    threads: int,
+) -> None: ...
+def swiglu(gate: Tensor, up: Tensor, a: Tensor, threads: int) -> None: ...
+def swiglu_gradient(
+    gate: Tensor, up: Tensor, grad_a: Tensor, grad_gate: Tensor, grad_up: Tensor, threads: int
+) -> None: ...
+def rms_norm(
+    x: Tensor, weight: Tensor, eps: float, factors: Tensor, y: Tensor, threads: int
+) -> None: ...
+def rms_norm_gradient(
+    x: Tensor,
+    weight: Tensor,
+    factors: Tensor,
+    grad_y: Tensor,
+    grad_x: Tensor,
+    grad_weight: Tensor,
+    threads: int,
+) -> None: ...
+def rotate_heads(
+    x: Tensor, cosines: Tensor, sines: Tensor, eps: float, factors: Tensor, y: Tensor, threads: int
+) -> None: ...
+def rotate_heads_gradient(
+    x: Tensor,
+    cosines: Tensor,
+    sines: Tensor,
+    factors: Tensor,
+    grad_y: Tensor,
+    grad_x: Tensor,
+    threads: int,
+) -> None: ...

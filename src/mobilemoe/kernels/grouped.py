@@ -15,9 +15,12 @@ from mobilemoe.kernels import _training
 
 
 def runs_native(*tensors: Tensor) -> bool:
-    """Whether the native operations take `tensors`: float32 on the CPU, and no autocast."""
+    """Whether the native operations take `tensors`: float32 on the CPU.
+
+    Under autocast and in what `torch.compile` traces PyTorch has its own way.
+    """
     is_plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
-    return is_plain and not torch.is_autocast_enabled("cpu")
+    return is_plain and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
 
 
 def grouped_linear(x_NI: Tensor, counts: tuple[int, ...], w_EIO: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobilemoe.config import ModelConfig
+from mobilemoe.kernels import rotate_heads, runs_native
 from mobilemoe.model.norm import rms_norm
 from mobilemoe.model.rope import apply_rope
 
@@ -33,13 +34,9 @@ class Attention(nn.Module):
 
     def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Return [B, T, D]; `cos` and `sin` are [T, d/2]."""
-        q_BHTd = self._heads(self.q_proj(x_BTD))
-        k_BGTd = self._heads(self.k_proj(x_BTD))
-        v_BGTd = self._heads(self.v_proj(x_BTD))
-        eps = self.config.rms_norm_eps
-        q_BHTd = rms_norm(apply_rope(q_BHTd, cos, sin), eps)
-        k_BGTd = self.stored(rms_norm(apply_rope(k_BGTd, cos, sin), eps))
-        v_BGTd = self.stored(v_BGTd)
+        q_BHTd = self._rotated(self.q_proj(x_BTD), cos, sin)
+        k_BGTd = self.stored(self._rotated(self.k_proj(x_BTD), cos, sin))
+        v_BGTd = self.stored(self._heads(self.v_proj(x_BTD)))
         repeat = self.config.num_attention_heads // self.config.num_key_value_heads
         o_BHTd = F.scaled_dot_product_attention(
             q_BHTd,
@@ -49,6 +46,13 @@ class Attention(nn.Module):
         )
         projected: Tensor = self.o_proj(o_BHTd.transpose(1, 2).flatten(2))
         return projected
+
+    def _rotated(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Split [B, T, n d] into [B, n, T, d], rotated and normalised."""
+        if runs_native(x, cos, sin):
+            x_BTnd = x.unflatten(-1, (-1, self.config.head_dim))
+            return rotate_heads(x_BTnd, cos, sin, self.config.rms_norm_eps)
+        return rms_norm(apply_rope(self._heads(x), cos, sin), self.config.rms_norm_eps)
 
     def _heads(self, x: Tensor) -> Tensor:
         """Split [B, T, n d] into [B, n, T, d]."""

@@ -15,6 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobilemoe.config import ModelConfig
+from mobilemoe.kernels import (
+    choose_experts,
+    combine_rows,
+    gather_rows,
+    runs_native,
+    sort_by_expert,
+    swiglu,
+)
 from mobilemoe.model.experts import experts
 
 
@@ -52,7 +60,10 @@ def route(h_TD: Tensor, router_ED: Tensor, expert_bias_E: Tensor, config: ModelC
     scores_TE = router_logits_TE.sigmoid()
     biased_TE = scores_TE.detach() + expert_bias_E
     K = config.num_experts_per_tok
-    topk_ids_TK = biased_TE.sort(dim=-1, descending=True, stable=True).indices[:, :K]
+    if runs_native(biased_TE):
+        topk_ids_TK = choose_experts(biased_TE, K)
+    else:
+        topk_ids_TK = biased_TE.sort(dim=-1, descending=True, stable=True).indices[:, :K]
     chosen_TK = scores_TE.gather(1, topk_ids_TK)
     total_T1 = chosen_TK.sum(-1, keepdim=True) + 1e-20
     topk_weights_TK = chosen_TK / total_T1 * config.routed_scaling_factor
@@ -67,7 +78,11 @@ def dispatch(routing: Routing, capacity: int | None) -> Dispatch:
     (drop-and-pad; the padding itself is left to kernels that need equal rows). None drops
     nothing (dropless).
     """
-    order_N = routing.topk_ids_TK.flatten().argsort(stable=True)
+    ids_TK = routing.topk_ids_TK
+    if ids_TK.device.type == "cpu":
+        order_N = sort_by_expert(ids_TK, len(routing.tokens_per_expert_E))
+    else:
+        order_N = ids_TK.flatten().argsort(stable=True)
     counts_E = routing.tokens_per_expert_E
     if capacity is None:
         return Dispatch(order_N, tuple(counts_E.tolist()), 0)
@@ -79,9 +94,26 @@ def dispatch(routing: Routing, capacity: int | None) -> Dispatch:
     return Dispatch(kept_N, counts, order_N.numel() - kept_N.numel())
 
 
+def slots(choices_N: Tensor, T: int, K: int) -> Tensor:
+    """Return where each of the T K choices lies among the computed ones; -1: dropped."""
+    slots_TK = choices_N.new_full((T, K), -1)
+    rows_N = torch.arange(len(choices_N), device=choices_N.device)
+    slots_TK.view(-1).scatter_(0, choices_N, rows_N)
+    return slots_TK
+
+
+def gather(h_TD: Tensor, choices_N: Tensor, K: int) -> Tensor:
+    """Return [N, D]: the row of its token for each computed choice."""
+    if runs_native(h_TD):
+        return gather_rows(h_TD, choices_N, slots(choices_N, len(h_TD), K))
+    return h_TD.index_select(0, choices_N // K)
+
+
 def combine(y_ND: Tensor, choices_N: Tensor, topk_weights_TK: Tensor) -> Tensor:
     """Sum each token's expert outputs with its weights; a dropped choice adds nothing."""
     T, K = topk_weights_TK.shape
+    if runs_native(y_ND, topk_weights_TK):
+        return combine_rows(y_ND, slots(choices_N, T, K), topk_weights_TK)
     y_choices = y_ND.new_zeros(T * K, y_ND.shape[-1]).index_copy(0, choices_N, y_ND)
     y_TKD = y_choices.view(T, K, -1)
     return torch.einsum("tkd,tk->td", y_TKD, topk_weights_TK.to(y_TKD.dtype))
@@ -98,7 +130,9 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map the last axis, of length `hidden`, onto itself."""
-        y: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = self.gate_proj(x), self.up_proj(x)
+        a = swiglu(gate, up) if runs_native(gate, up) else F.silu(gate) * up
+        y: Tensor = self.down_proj(a)
         return y
 
 
@@ -149,8 +183,7 @@ class MoE(nn.Module):
         h_TD = x_BTD.flatten(0, 1)
         routing = route(h_TD, self.router.weight, self.expert_bias, self.config)
         plan = dispatch(routing, self._capacity(h_TD.shape[0], capacity_factor))
-        tokens_N = plan.choices_N // self.config.num_experts_per_tok
-        x_ND = h_TD.index_select(0, tokens_N)
+        x_ND = gather(h_TD, plan.choices_N, self.config.num_experts_per_tok)
         y_ND = self.experts(x_ND, plan.counts)
         y_TD = combine(y_ND, plan.choices_N, routing.topk_weights_TK)
         if self.shared_expert is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mobilemoe.kernels import runs_native, scaled_rms_norm
+
 
 def rms_norm(x: Tensor, eps: float) -> Tensor:
     """Divide the last axis of `x` by its root mean square, in float32."""
@@ -22,4 +24,6 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last axis of `x`, of length `size`."""
+        if runs_native(x, self.weight):
+            return scaled_rms_norm(x, self.weight, self.eps)
         return rms_norm(x, self.eps) * self.weight
