@@ -134,3 +134,15 @@ def test_dropless_equals_a_capacity_of_all_tokens(drawn):
     assert dropless.dropped == roomy.dropped == 0
     assert dropless.counts == roomy.counts
     assert torch.equal(dropless.choices_N, roomy.choices_N)
+
+
+def test_the_router_stays_float32_where_products_are_bfloat16() -> None:
+    generator = torch.Generator().manual_seed(0)
+    h_TD = torch.randn(7, SMALL.hidden_size, generator=generator)
+    router_ED = torch.randn(SMALL.num_local_experts, SMALL.hidden_size, generator=generator)
+    bias_E = torch.zeros(SMALL.num_local_experts)
+    plain = route(h_TD, router_ED, bias_E, SMALL)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = route(h_TD, router_ED, bias_E, SMALL)
+    assert mixed.router_logits_TE.dtype == torch.float32
+    assert torch.equal(mixed.router_logits_TE, plain.router_logits_TE)

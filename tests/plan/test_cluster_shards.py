@@ -50,7 +50,8 @@ def test_experts_are_cut_where_no_rank_is_left_empty() -> None:
     assert expert_axis((16, 768, 768), 8) == 0
     assert expert_axis((15, 768, 768), 8) == 1
     assert expert_axis((15, 768, 768), 64) == 1
-    assert expert_axis((60, 384, 768), 256) == 0  # nothing is even
+    assert expert_axis((60, 384, 768), 256) == 2
+    assert expert_axis((60, 384, 700), 256) == 0  # nothing is even
 
 
 @pytest.mark.parametrize("expert_parallel", [1, 2, 4])

@@ -79,7 +79,7 @@ def train(
 
     chosen = load_recipe(recipe, set_ or ())
     if plan.dry_run:
-        _dry_run(chosen, plan, as_json)
+        _dry_run(chosen, plan, stage, as_json)
     else:
         _train(chosen, out or Path("runs") / chosen.name, stage, resume, as_json)
 
@@ -94,7 +94,7 @@ def _report(run: Path, as_json: bool) -> None:
         print(path)
 
 
-def _dry_run(recipe: Recipe, plan: PlanOptions, as_json: bool) -> None:
+def _dry_run(recipe: Recipe, plan: PlanOptions, stage: str | None, as_json: bool) -> None:
     from mobilemoe.cli.train_plan import show_plan
 
     if plan.gpus is None or plan.gpu is None:
@@ -104,6 +104,7 @@ def _dry_run(recipe: Recipe, plan: PlanOptions, as_json: bool) -> None:
         gpus=plan.gpus,
         gpu=plan.gpu,
         gpus_per_node=plan.gpus_per_node,
+        stage=stage,
         price=plan.price,
         mfu=plan.mfu,
         as_json=as_json,

@@ -56,7 +56,8 @@ def route(h_TD: Tensor, router_ED: Tensor, expert_bias_E: Tensor, config: ModelC
     The bias decides who is chosen and never enters the weights; ties go to the lower index.
     The weights of a token sum to `routed_scaling_factor`.
     """
-    router_logits_TE = h_TD.float() @ router_ED.float().T
+    with torch.autocast(h_TD.device.type, enabled=False):  # it would make this product bfloat16
+        router_logits_TE = h_TD.float() @ router_ED.float().T
     scores_TE = router_logits_TE.sigmoid()
     biased_TE = scores_TE.detach() + expert_bias_E
     K = config.num_experts_per_tok

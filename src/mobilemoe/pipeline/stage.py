@@ -12,6 +12,7 @@ import torch
 from mobilemoe.data import TrainingData
 from mobilemoe.evaluate.heldout import heldout_loss
 from mobilemoe.model import MobileMoE
+from mobilemoe.pipeline.ahead import ReadAhead
 from mobilemoe.pipeline.events import Saved, StageStarted, Stopped, Watch
 from mobilemoe.pipeline.folder import RunFolder
 from mobilemoe.recipe import Recipe, Stage
@@ -62,10 +63,13 @@ def train_stage(course: Course, stage: Stage, start: Path | None) -> StageResult
     """
     if not course.folder.is_done(stage.name):
         torch.manual_seed(course.recipe.seed)
-        trainer = _trainer(course, stage, starting_model(course, start))
-        _score(course, stage, trainer.model, "before")
-        _train(course, stage, trainer)
-        _score(course, stage, trainer.model, "after")
+        batches = course.data.batches(stage, course.recipe.seed)
+        rows = course.ranks.rows(stage.batch_size)
+        with ReadAhead(lambda step: batches.batch_rows(step, rows)) as ahead:
+            trainer = _trainer(course, stage, starting_model(course, start), ahead)
+            _score(course, stage, trainer.model, "before")
+            _train(course, stage, trainer)
+            _score(course, stage, trainer.model, "after")
     losses = course.folder.heldout(stage.name)
     return StageResult(stage.name, stage.tokens, losses["before"], losses["after"])
 
@@ -78,17 +82,10 @@ def starting_model(course: Course, start: Path | None) -> MobileMoE:
     return load_weights(model, start)
 
 
-def _trainer(course: Course, stage: Stage, model: MobileMoE) -> Trainer:
-    batches = course.data.batches(stage, course.recipe.seed)
-    rows = course.ranks.rows(stage.batch_size)
+def _trainer(course: Course, stage: Stage, model: MobileMoE, batches: ReadAhead) -> Trainer:
     speed_up(model, course.recipe.run)
-    return Trainer(
-        model,
-        stage,
-        lambda step: batches.batch_rows(step, rows),
-        Settings.of(course.recipe),
-        RankWorld(course.ranks),
-    )
+    settings = Settings.of(course.recipe)
+    return Trainer(model, stage, batches, settings, RankWorld(course.ranks))
 
 
 def _score(course: Course, stage: Stage, model: MobileMoE, when: str) -> None:

@@ -85,10 +85,10 @@ def _shards(config: ModelConfig, layout: Layout) -> Iterator[Shard]:
 def expert_axis(shape: tuple[int, ...], ranks: int) -> int:
     """Return the axis along which FSDP cuts an expert weight of `shape` over `ranks` ranks.
 
-    Axis 0 if it divides evenly; else axis 1 if that does, the only way in which FSDP2 cuts
-    other axes; else axis 0, with ranks that hold less or only padding.
+    The first axis that divides evenly, the only way in which FSDP2 cuts others than axis 0; if
+    none does, axis 0, with ranks that hold less or only padding.
     """
-    return 1 if shape[0] % ranks and shape[1] % ranks == 0 else 0
+    return next((axis for axis, size in enumerate(shape) if size % ranks == 0), 0)
 
 
 def part_of(weight: Weight) -> str:

@@ -130,15 +130,17 @@ def _gather_router(module: nn.Module, args: object) -> None:
 
 
 def _axis(mesh: DeviceMesh) -> Callable[[nn.Parameter], Shard | None]:
-    """Cut experts along E if that divides evenly, else along their second axis.
+    """Cut experts along E if that divides evenly, else along another axis.
 
     Experts are few and ranks many: cutting E would leave most ranks with nothing but padding.
+    The third axis is the last resort.
     """
     ranks = mesh.size()
 
     def axis(parameter: nn.Parameter) -> Shard | None:
-        uneven = parameter.dim() == 3 and parameter.shape[0] % ranks != 0
-        return Shard(1) if uneven and parameter.shape[1] % ranks == 0 else None
+        if parameter.dim() != 3 or parameter.shape[0] % ranks == 0:
+            return None
+        return next((Shard(i) for i in (1, 2) if parameter.shape[i] % ranks == 0), None)
 
     return axis
 

@@ -14,7 +14,7 @@ and, with --max-restarts, starts all again from the last checkpoint.
 from __future__ import annotations
 
 import os
-import socket
+import platform
 import sys
 import threading
 import time
@@ -125,7 +125,7 @@ class Watchdog:
         self._ticks = self._beats = self._meetings = 0
         self._step: int | None = None
         self._slow = True
-        self._at = f"{socket.gethostname()}, process {os.getpid()}"
+        self._at = f"{platform.node()}, process {os.getpid()}"
         self._main = threading.main_thread().ident
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
