@@ -10,9 +10,9 @@ LOSS_TICKS = (0.5, 0.7, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12)  # of a logarithmic ax
 Points = tuple[list[float], list[float]]
 
 
-def smoothed(values: Sequence[float]) -> list[float]:
-    """Return the running mean over a window of 1/25 of the curve (at least one point)."""
-    half = len(values) // 50
+def smoothed(values: Sequence[float], half: int | None = None) -> list[float]:
+    """Return the running mean over `half` points to each side, by default 1/50 of the curve."""
+    half = len(values) // 50 if half is None else half
     windows = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
     return [sum(window) / len(window) for window in windows]
 

@@ -33,7 +33,7 @@ def draw_curve(axes: Axes, run: RunRecord, measure: Measure, points: int) -> lis
         x, y = stage_curve(start, stage, measure, round(points * stage.tokens / run.tokens))
         dot = "o" if len(x) == 1 else ""
         axes.plot(x, y, color=light("moe-soft"), lw=1)
-        axes.plot(x, smoothed(y), color=light("moe"), lw=1.8, marker=dot, ms=4)
+        axes.plot(x, smoothed(y, points // 100), color=light("moe"), lw=1.8, marker=dot, ms=4)
         drawn += y
     return drawn
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from mobilemoe.page.canvas import NARROW, new_figure, panel
+from mobilemoe.page.canvas import NARROW, new_figure, panel, sheet
 from mobilemoe.page.markup import TIMES, escape, short_count
 from mobilemoe.page.style import PALETTE, light
 from mobilemoe.train.report.record import RunRecord, StageRecord
@@ -42,6 +42,10 @@ KEYS = (
     ("heat-even", "1"),
     ("heat-more-2", "2"),
     ("heat-more-3", "4"),
+)
+FOOT = (
+    "Experts down, tokens across. Blue: more than the layer's mean (strongest: 4 times), "
+    "brown: less (strongest: a quarter)."
 )
 RATIO = NDArray[np.float64]
 
@@ -170,7 +174,9 @@ def draw_heat(run: RunRecord, layers: list[LayerLoad], width: int) -> Figure:
     left, above, below, gap = 44, 26, 24, 8
     tall = min(180, max(72, 4 * layers[0].ratio_EX.shape[0]))
     cell = (width - gap * (columns - 1)) / columns
-    figure = new_figure(width, rows * (above + tall + below) + 14)
+    height = rows * (above + tall + below) + 26
+    figure = new_figure(width, height)
+    sheet(figure).text(left, height - 6, FOOT, fontsize=11, color=light("soft"))
     for index, layer in enumerate(layers):
         row, column = divmod(index, columns)
         place = (column * (cell + gap) + left, row * (above + tall + below) + above)
@@ -179,6 +185,7 @@ def draw_heat(run: RunRecord, layers: list[LayerLoad], width: int) -> Figure:
         axes.imshow(colours(layer.ratio_EX, 0), aspect="auto", extent=extent, interpolation="none")
         axes.set_title(f"layer {layer.number}", loc="left", fontsize=12, weight="bold", pad=5)
         axes.set_xticks([0, run.tokens], ["0", short_count(run.tokens)])
+        axes.get_xticklabels()[-1].set_horizontalalignment("right")
         axes.set_yticks([0.5, extent[2] - 0.5], ["0", f"{extent[2] - 1}"])
         for start, _ in run.starts()[1:]:
             axes.axvline(start, color=light("paper"), lw=1.5)
