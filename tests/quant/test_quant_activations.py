@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from mobilemoe.engine._native import testing
 from mobilemoe.engine.selftest import runnable_kernels
-from mobilemoe.quant.activations import fake_int8, int8_values, quantize_activations
+from mobilemoe.quant.activations import block_scales, fake_int8, int8_values, quantize_activations
 
 FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -59,6 +59,18 @@ def test_many_rows_are_the_engine_s_too(kernel):
         expected, expected_scales, _ = engine_parts(x_I, kernel)
         assert np.array_equal(integers_TI[t].numpy(), expected), t
         assert scales_TB[t].numpy().tobytes() == expected_scales.tobytes(), t
+
+
+@kernels
+def test_what_is_rounded_is_the_engine_s(kernel):
+    """The activations over their scales, to the last bit: the routed experts fold these."""
+    x_TI = activations(8, 300, 128)
+    scale_TB1, inverse_TB1 = block_scales(x_TI.unflatten(-1, (-1, 32)))
+    values_TI = (x_TI.unflatten(-1, (-1, 32)) * inverse_TB1).flatten(1)
+    for x_I, values_I, scale_B1 in zip(x_TI, values_TI, scale_TB1, strict=True):
+        expected_I, expected_B = testing.scale_row(x_I.numpy(), kernel)
+        assert values_I.numpy().tobytes() == expected_I.tobytes()
+        assert scale_B1.numpy().tobytes() == expected_B.tobytes()
 
 
 @kernels

@@ -29,6 +29,33 @@ def fake(config, int8):
     return model
 
 
+def inputs_of(model, name):
+    """Return what enters a module before and after its rounding, in one forward pass."""
+    seen = []
+    module = model.get_submodule(name)
+    module.register_forward_pre_hook(lambda _, args: seen.append(args[0]), prepend=True)
+    module.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model(IDS_BT)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("name", "terms"),
+    [
+        ("layers.1.self_attn", 2),
+        ("layers.1.self_attn.o_proj", 2),
+        ("layers.1.feed_forward.shared_expert", 1),
+        ("layers.1.feed_forward.shared_expert.down_proj", 1),
+        ("layers.0.feed_forward", 1),  # dense
+        ("layers.0.feed_forward.down_proj", 1),
+    ],
+)
+def test_every_linear_reads_the_engine_s_terms(name, terms):
+    before, after = inputs_of(fake(CONFIGS["interleaved"], True), f"model.{name}")
+    assert torch.equal(after, int8_values(before, terms))
+    assert not torch.equal(after, before)
+
+
 def test_the_router_reads_floats_and_the_experts_do_not():
     x_BTD = torch.randn(1, 30, 96, generator=torch.Generator().manual_seed(0))
     outputs, logits = [], []
