@@ -123,7 +123,7 @@ def _train(recipe: Recipe, out: Path, stage: str | None, resume: bool, as_json: 
                 recipe, out, lambda event: show(view, event), lambda: flag["stop"], stage, resume
             )
         except Stopped:
-            view.note(f"stopped; everything is saved in {out}. --resume goes on from there.")
+            view.say(f"stopped; everything is saved in {out}. --resume goes on from there.")
             raise typer.Exit(130) from None
     if as_json:
         print_json(document(result))
@@ -150,10 +150,10 @@ def show(view: TrainView, event: RunEvent) -> None:
 
     match event:
         case Prepared(what, done, total):
-            view.note(f"{what} {done:,}/{total:,}")
+            view.preparing(what, done, total)
         case DataReady(lines):
             for line in lines:
-                view.note(line)
+                view.say(line)
         case StageStarted(stage, step):
             view.started(stage, step)
         case Saved(_, step, _):

@@ -9,15 +9,14 @@ after qat); report.html is made by `mobilemoe train --report`.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mobilemoe.atomic import atomic_write
 from mobilemoe.errors import MobileMoEError
+from mobilemoe.profile.machine import this_machine
 from mobilemoe.recipe import Recipe, difference, dump_recipe, load_recipe, recipe_id
 
 
@@ -101,6 +100,5 @@ def _identity(recipe: Recipe) -> dict[str, object]:
         "recipe_id": recipe_id(recipe),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": sys.version.split()[0],
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
+        "machine": asdict(this_machine()),
     }

@@ -115,7 +115,7 @@ def _train(course: Course, stage: Stage, trainer: Trainer) -> None:
     journal = Journal(folder / JOURNAL_FILE) if course.ranks.rank == 0 else None
     if journal is not None:
         journal.truncate_to(trainer.step)
-    saver = _Saver(course, trainer, folder)
+    saver = _Saver(course, trainer, folder, journal)
     try:
         for event in trainer.run(folder):
             seen = _with_mfu(course, stage, event)
@@ -151,8 +151,11 @@ class _Saver:
     The processes of a run must save at the same step: the first one's clock and wish decide.
     """
 
-    def __init__(self, course: Course, trainer: Trainer, folder: Path) -> None:
+    def __init__(
+        self, course: Course, trainer: Trainer, folder: Path, journal: Journal | None
+    ) -> None:
         self._course, self._trainer, self._folder = course, trainer, folder
+        self._journal = journal
         self._saved_at, self._saved_step = time.monotonic(), -1
 
     def after_step(self) -> None:
@@ -178,6 +181,8 @@ class _Saver:
 
     def _save(self) -> None:
         started = time.monotonic()
+        if self._journal is not None:
+            self._journal.flush()  # a state must not outlive the lines that led to it
         self._trainer.save(self._folder)
         self._saved_at, self._saved_step = time.monotonic(), self._trainer.step
         name = self._trainer.stage.name
