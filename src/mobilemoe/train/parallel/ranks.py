@@ -24,6 +24,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from mobilemoe.errors import MobileMoEError
 from mobilemoe.recipe import Parallel
+from mobilemoe.train.parallel.attempt import clean_store
 from mobilemoe.train.parallel.watchdog import Watchdog
 
 # A collective's own limit is only the last resort: the watchdog knows first, and says more.
@@ -70,7 +71,8 @@ class Ranks:
 
     def _join(self, rank: int, size: int, hang_timeout_s: float) -> None:
         self.rank, self.size = rank, size
-        store = next(iter(rendezvous("env://", rank, size, timeout=START_TIMEOUT)))[0]
+        shared = next(iter(rendezvous("env://", rank, size, timeout=START_TIMEOUT)))[0]
+        store = clean_store(shared, rank, size, START_TIMEOUT.total_seconds())
         watchdog = Watchdog(store, rank, size, hang_timeout_s)
         is_cpu = self.device.type == "cpu"
         dist.init_process_group(
