@@ -78,7 +78,7 @@ def test_enough_of_everything_says_nothing(tmp_path: Path) -> None:
 
 
 def test_too_little_memory_is_refused_with_a_setting_that_helps(tmp_path: Path) -> None:
-    recipe = nano("pretrain.batch_tokens=32768", "midtrain.batch_tokens=65536")
+    recipe = nano("pretrain.batch_tokens=32768")
     root = machine(tmp_path, GB)
     with pytest.raises(MobileMoEError, match="memory of the machine") as caught:
         check_run(recipe, tmp_path / "run", root)
@@ -88,7 +88,6 @@ def test_too_little_memory_is_refused_with_a_setting_that_helps(tmp_path: Path) 
     assert setting.startswith("--set run.micro_batch_rows=")
     mended = nano(
         "pretrain.batch_tokens=32768",
-        "midtrain.batch_tokens=32768",
         setting.removeprefix("--set "),
     )
     assert check_run(mended, tmp_path / "run", root) == ()
