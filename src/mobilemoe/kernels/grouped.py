@@ -23,6 +23,11 @@ def runs_native(*tensors: Tensor) -> bool:
     return is_plain and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
 
 
+def native_kernels() -> tuple[str, ...]:
+    """Return the instruction sets that this CPU runs, the one that is used first."""
+    return tuple(_training.kernels())
+
+
 def grouped_linear(x_NI: Tensor, counts: tuple[int, ...], w_EIO: Tensor) -> Tensor:
     """Return [N, O]: expert e multiplies the next `counts[e]` rows by `w[e]`.
 
