@@ -30,8 +30,8 @@ void bound_product(const Input<2>& x, const nb::sequence& list, const Input<3>& 
   require(inputs > 0 && dim(y, 0) == rows && dim(w, transposed ? 2 : 1) == inputs &&
               dim(w, transposed ? 1 : 2) == outputs, kShapes);
   const std::vector<int64_t> counts = counts_from(list, dim(w, 0), rows);
-  on_pool(threads, kernel, [&](ThreadPool& pool, const GemmKernels& kernels) {
-    grouped_product(pool, kernels, counts,
+  on_crew(threads, kernel, [&](const Crew& crew, const GemmKernels& kernels) {
+    grouped_product(crew, kernels, counts,
                     {inputs, outputs, transposed, x.data(), w.data(), y.data()});
   });
 }
@@ -41,8 +41,8 @@ void bound_outer(const Input<2>& x, const nb::sequence& list, const Input<2>& y,
   const int64_t rows = dim(x, 0), inputs = dim(x, 1), outputs = dim(y, 1);
   require(dim(y, 0) == rows && dim(w, 1) == inputs && dim(w, 2) == outputs, kShapes);
   const std::vector<int64_t> counts = counts_from(list, dim(w, 0), rows);
-  on_pool(threads, kernel, [&](ThreadPool& pool, const GemmKernels& kernels) {
-    grouped_outer(pool, kernels, counts, {inputs, outputs, x.data(), y.data(), w.data()});
+  on_crew(threads, kernel, [&](const Crew& crew, const GemmKernels& kernels) {
+    grouped_outer(crew, kernels, counts, {inputs, outputs, x.data(), y.data(), w.data()});
   });
 }
 
@@ -62,8 +62,8 @@ void bound_forward(const Input<2>& x, const nb::sequence& list, const Input<3>& 
   const int64_t N = dim(x, 0), D = dim(x, 1), F = dim(down, 1);
   require(is_layer(x, gate_up, down) && are(h, N, 2 * F) && are(y, N, D), kShapes);
   const std::vector<int64_t> counts = counts_from(list, dim(down, 0), N);
-  on_pool(threads, kernel, [&](ThreadPool& pool, const GemmKernels& kernels) {
-    experts_forward(pool, kernels, counts,
+  on_crew(threads, kernel, [&](const Crew& crew, const GemmKernels& kernels) {
+    experts_forward(crew, kernels, counts,
                     {D, F, x.data(), gate_up.data(), down.data(), h.data(), y.data()});
   });
 }
@@ -76,8 +76,8 @@ void bound_backward(const Input<2>& x, const nb::sequence& list, const Input<3>&
   require(is_layer(x, gate_up, down) && are(h, N, 2 * F) && are(grad_y, N, D) &&
               are(grad_x, N, D) && same(grad_gate_up, gate_up) && same(grad_down, down), kShapes);
   const std::vector<int64_t> counts = counts_from(list, dim(down, 0), N);
-  on_pool(threads, kernel, [&](ThreadPool& pool, const GemmKernels& kernels) {
-    experts_backward(pool, kernels, counts,
+  on_crew(threads, kernel, [&](const Crew& crew, const GemmKernels& kernels) {
+    experts_backward(crew, kernels, counts,
                      {D, F, x.data(), h.data(), gate_up.data(), down.data(), grad_y.data(),
                       grad_x.data(), grad_gate_up.data(), grad_down.data()});
   });

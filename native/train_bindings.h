@@ -9,6 +9,7 @@
 
 #include "errors.h"
 #include "thread_pool.h"
+#include "train_crew.h"
 #include "train_gemm.h"
 
 namespace mobilemoe {
@@ -28,7 +29,7 @@ inline void require(bool fits, const char* message) {
   if (!fits) throw InvalidArgument(message);
 }
 
-// One pool for the whole process, made anew when another number of threads is asked for.
+// Our own threads, for a process without OpenMP: one pool, made anew for another number.
 class SharedPool {
  public:
   explicit SharedPool(int threads) : lock_(mutex()) {
@@ -52,20 +53,24 @@ class SharedPool {
   std::lock_guard<std::mutex> lock_;
 };
 
-// Computes on 1 to 1024 threads, Python's lock released.
+// Calls `body(crew)` with 1 to 1024 threads, Python's lock released.
 template <class Compute>
-void on_pool(int threads, const Compute& body) {
+void on_crew(int threads, const Compute& body) {
   require(threads >= 1 && threads <= 1024, "threads must be 1 to 1024");
   const nb::gil_scoped_release release;
-  const SharedPool pool(threads);
-  body(*pool);
+  if (const OpenMp* openmp = find_openmp()) {
+    body(Crew(*openmp, threads));
+  } else {
+    const SharedPool pool(threads);
+    body(Crew(*pool));
+  }
 }
 
 // Likewise, with the table that `kernel` names.
 template <class Compute>
-void on_pool(int threads, const nb::str& kernel, const Compute& body) {
+void on_crew(int threads, const nb::str& kernel, const Compute& body) {
   const GemmKernels& kernels = choose_gemm(kernel.c_str());
-  on_pool(threads, [&](ThreadPool& pool) { body(pool, kernels); });
+  on_crew(threads, [&](const Crew& crew) { body(crew, kernels); });
 }
 
 inline bool are(const auto& array, int64_t rows, int64_t columns) {

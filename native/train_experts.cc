@@ -1,7 +1,9 @@
 #include "train_experts.h"
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
+#include <numeric>
 #include <vector>
 
 #include "train_tasks.h"
@@ -9,23 +11,24 @@
 namespace mobilemoe {
 namespace {
 
-std::vector<Workspace> workspaces(const ThreadPool& pool, const GemmKernels& kernels,
+std::vector<Workspace> workspaces(const Crew& crew, const GemmKernels& kernels,
                                   int64_t columns, int64_t floats) {
   std::vector<Workspace> spaces;
-  for (int thread = 0; thread < pool.threads(); ++thread) {
+  for (int thread = 0; thread < crew.threads(); ++thread) {
     spaces.emplace_back(kernels, columns, floats);
   }
   return spaces;
 }
 
-// Calls `work(task, workspace)` for every task, on whichever thread comes first.
+// Calls `work(task, workspace)` for every task, on whichever thread is free first.
 template <class Task, class Work>
-void share(const Team& team, const std::vector<Task>& tasks, std::vector<Workspace>& spaces,
+void share(const Crew& crew, const std::vector<Task>& tasks, std::vector<Workspace>& spaces,
            const Work& work) {
-  Workspace& space = spaces[static_cast<size_t>(team.index())];
-  for (int64_t i = team.take(); i < static_cast<int64_t>(tasks.size()); i = team.take()) {
-    work(tasks[static_cast<size_t>(i)], space);
-  }
+  std::atomic<size_t> next{0};
+  crew.run([&](const Part& thread) {
+    Workspace& space = spaces[static_cast<size_t>(thread.index)];
+    for (size_t i = next++; i < tasks.size(); i = next++) work(tasks[i], space);
+  });
 }
 
 void forward_rows(const GemmKernels& kernels, const ExpertsForward& layer, const RowTask& task,
@@ -63,69 +66,56 @@ void backward_rows(const GemmKernels& kernels, const ExpertsBackward& layer, con
 
 }  // namespace
 
-void grouped_product(ThreadPool& pool, const GemmKernels& kernels, Counts counts,
+void grouped_product(const Crew& crew, const GemmKernels& kernels, Counts counts,
                      const GroupedProduct& product) {
   const int64_t I = product.inputs, O = product.outputs;
-  const std::vector<RowTask> tasks = row_tasks(counts);
-  std::vector<Workspace> spaces = workspaces(pool, kernels, O, 0);
-  pool.run([&](const Team& team) {
-    share(team, tasks, spaces, [&](const RowTask& task, Workspace& space) {
-      space.multiply(product.x_NI + task.begin * I, task.end - task.begin, I,
-                     product.w + task.expert * I * O, product.transposed, O,
-                     product.y_NO + task.begin * O);
-    });
+  std::vector<Workspace> spaces = workspaces(crew, kernels, O, 0);
+  share(crew, row_tasks(counts), spaces, [&](const RowTask& task, Workspace& space) {
+    space.multiply(product.x_NI + task.begin * I, task.end - task.begin, I,
+                   product.w + task.expert * I * O, product.transposed, O,
+                   product.y_NO + task.begin * O);
   });
 }
 
-void grouped_outer(ThreadPool& pool, const GemmKernels& kernels, Counts counts,
+void grouped_outer(const Crew& crew, const GemmKernels& kernels, Counts counts,
                    const GroupedOuter& outer) {
   const int64_t I = outer.inputs, O = outer.outputs;
-  const std::vector<OuterTask> tasks = outer_tasks(counts, {&I, 1});
-  std::vector<Workspace> spaces = workspaces(pool, kernels, O, 0);
-  pool.run([&](const Team& team) {
-    share(team, tasks, spaces, [&](const OuterTask& task, Workspace& space) {
-      space.outer(task, outer.x_NI, I, outer.y_NO, O, outer.w_EIO + task.expert * I * O);
-    });
+  std::vector<Workspace> spaces = workspaces(crew, kernels, O, 0);
+  share(crew, outer_tasks(counts, {&I, 1}), spaces, [&](const OuterTask& task, Workspace& space) {
+    space.outer(task, outer.x_NI, I, outer.y_NO, O, outer.w_EIO + task.expert * I * O);
   });
 }
 
-void experts_forward(ThreadPool& pool, const GemmKernels& kernels, Counts counts,
+void experts_forward(const Crew& crew, const GemmKernels& kernels, Counts counts,
                      const ExpertsForward& layer) {
   const int64_t D = layer.hidden, F = layer.width;
-  const std::vector<RowTask> tasks = row_tasks(counts);
-  std::vector<Workspace> spaces = workspaces(pool, kernels, std::max(D, 2 * F), kRowBlock * F);
-  pool.run([&](const Team& team) {
-    share(team, tasks, spaces, [&](const RowTask& task, Workspace& space) {
-      forward_rows(kernels, layer, task, space);
-    });
+  std::vector<Workspace> spaces = workspaces(crew, kernels, std::max(D, 2 * F), kRowBlock * F);
+  share(crew, row_tasks(counts), spaces, [&](const RowTask& task, Workspace& space) {
+    forward_rows(kernels, layer, task, space);
   });
 }
 
-void experts_backward(ThreadPool& pool, const GemmKernels& kernels, Counts counts,
+void experts_backward(const Crew& crew, const GemmKernels& kernels, Counts counts,
                       const ExpertsBackward& layer) {
   const int64_t D = layer.hidden, F = layer.width;
   const int64_t inputs[] = {D, F};  // of G and of Dn
   const std::vector<RowTask> rows = row_tasks(counts);
   const std::vector<OuterTask> outers = outer_tasks(counts, inputs);
-  std::vector<Workspace> spaces = workspaces(pool, kernels, std::max(D, 2 * F), kRowBlock * F);
-  int64_t N = 0;
-  for (const int64_t count : counts) N += count;
-  const auto memory = std::make_unique_for_overwrite<float[]>(static_cast<size_t>(N * 3 * F));
-  float* const a_NF = memory.get();
-  float* const grad_h_NF = a_NF + N * F;
-  pool.run([&](const Team& team) {
-    share(team, rows, spaces, [&](const RowTask& task, Workspace& space) {
-      backward_rows(kernels, layer, task, a_NF, grad_h_NF, space);
-    });
-    team.barrier();
-    share(team, outers, spaces, [&](const OuterTask& task, Workspace& space) {
-      if (task.which == 0) {
-        space.outer(task, layer.x_ND, D, grad_h_NF, 2 * F,
-                    layer.grad_gate_up_EDF + task.expert * D * 2 * F);
-      } else {
-        space.outer(task, a_NF, F, layer.grad_y_ND, D, layer.grad_down_EFD + task.expert * F * D);
-      }
-    });
+  std::vector<Workspace> spaces = workspaces(crew, kernels, std::max(D, 2 * F), kRowBlock * F);
+  const auto N = static_cast<size_t>(std::reduce(counts.begin(), counts.end()));
+  const auto a_NF = std::make_unique_for_overwrite<float[]>(N * static_cast<size_t>(F));
+  const auto grad_h_NF = std::make_unique_for_overwrite<float[]>(N * static_cast<size_t>(2 * F));
+  share(crew, rows, spaces, [&](const RowTask& task, Workspace& space) {
+    backward_rows(kernels, layer, task, a_NF.get(), grad_h_NF.get(), space);
+  });
+  share(crew, outers, spaces, [&](const OuterTask& task, Workspace& space) {
+    if (task.which == 0) {
+      space.outer(task, layer.x_ND, D, grad_h_NF.get(), 2 * F,
+                  layer.grad_gate_up_EDF + task.expert * D * 2 * F);
+    } else {
+      space.outer(task, a_NF.get(), F, layer.grad_y_ND, D,
+                  layer.grad_down_EFD + task.expert * F * D);
+    }
   });
 }
 

@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <span>
 
-#include "thread_pool.h"
+#include "train_crew.h"
 #include "train_gemm.h"
 
 namespace mobilemoe {
@@ -25,7 +25,7 @@ struct GroupedProduct {
   const float* w;
   float* y_NO;
 };
-void grouped_product(ThreadPool& pool, const GemmKernels& kernels, Counts counts,
+void grouped_product(const Crew& crew, const GemmKernels& kernels, Counts counts,
                      const GroupedProduct& product);
 
 // w[e] = sum of x[n]^T y[n] over the rows of e; zeros where e has none.
@@ -35,7 +35,7 @@ struct GroupedOuter {
   const float* y_NO;
   float* w_EIO;
 };
-void grouped_outer(ThreadPool& pool, const GemmKernels& kernels, Counts counts,
+void grouped_outer(const Crew& crew, const GemmKernels& kernels, Counts counts,
                    const GroupedOuter& outer);
 
 // h = x G, y = (silu(h[:F]) * h[F:]) Dn
@@ -47,7 +47,7 @@ struct ExpertsForward {
   float* h_NF;  // [N, 2 F], for the backward pass
   float* y_ND;
 };
-void experts_forward(ThreadPool& pool, const GemmKernels& kernels, Counts counts,
+void experts_forward(const Crew& crew, const GemmKernels& kernels, Counts counts,
                      const ExpertsForward& layer);
 
 // The gradients of x, G and Dn from that of y.
@@ -62,7 +62,7 @@ struct ExpertsBackward {
   float* grad_gate_up_EDF;
   float* grad_down_EFD;
 };
-void experts_backward(ThreadPool& pool, const GemmKernels& kernels, Counts counts,
+void experts_backward(const Crew& crew, const GemmKernels& kernels, Counts counts,
                       const ExpertsBackward& layer);
 
 }  // namespace mobilemoe

@@ -54,8 +54,8 @@ void block_gradient(const Norm& norm, int64_t block, const float* grad_y_RD, flo
 
 // Calls `work(t, row of [B, T, H], row of [B, H, T])` for this thread's share of the heads.
 template <class Work>
-void for_heads(const Team& team, const Heads& heads, const Work& work) {
-  const Range part = team.share(heads.batch * heads.tokens * heads.heads);
+void for_heads(const Part& thread, const Heads& heads, const Work& work) {
+  const Range part = thread.share(heads.batch * heads.tokens * heads.heads);
   for (int64_t row = part.begin; row < part.end; ++row) {
     const int64_t h = row % heads.heads, t = row / heads.heads % heads.tokens;
     const int64_t b = row / heads.heads / heads.tokens;
@@ -65,10 +65,10 @@ void for_heads(const Team& team, const Heads& heads, const Work& work) {
 
 }  // namespace
 
-void rms_norm_rows(ThreadPool& pool, const Norm& norm, float eps, float* y_RD) {
+void rms_norm_rows(const Crew& crew, const Norm& norm, float eps, float* y_RD) {
   const int64_t D = norm.width;
-  pool.run([&](const Team& team) {
-    const Range part = team.share(norm.rows);
+  crew.run([&](const Part& thread) {
+    const Range part = thread.share(norm.rows);
     for (int64_t r = part.begin; r < part.end; ++r) {
       const float* __restrict x = norm.x_RD + r * D;
       float* __restrict y = y_RD + r * D;
@@ -78,17 +78,18 @@ void rms_norm_rows(ThreadPool& pool, const Norm& norm, float eps, float* y_RD) {
   });
 }
 
-void rms_norm_rows_gradient(ThreadPool& pool, const Norm& norm, const float* grad_y_RD,
+void rms_norm_rows_gradient(const Crew& crew, const Norm& norm, const float* grad_y_RD,
                             float* grad_x_RD, float* grad_weight_D) {
   const int64_t D = norm.width, blocks = (norm.rows + kRowsPerSum - 1) / kRowsPerSum;
   std::vector<float> sums_KD(static_cast<size_t>(blocks * D));
-  pool.run([&](const Team& team) {
-    const Range part = team.share(blocks);
+  crew.run([&](const Part& thread) {
+    const Range part = thread.share(blocks);
     for (int64_t block = part.begin; block < part.end; ++block) {
       block_gradient(norm, block, grad_y_RD, grad_x_RD, sums_KD.data() + block * D);
     }
-    team.barrier();
-    const Range columns = team.share(D);
+  });
+  crew.run([&](const Part& thread) {
+    const Range columns = thread.share(D);
     std::fill(grad_weight_D + columns.begin, grad_weight_D + columns.end, 0.0f);
     for (int64_t block = 0; block < blocks; ++block) {
       const float* sums = sums_KD.data() + block * D;
@@ -97,10 +98,10 @@ void rms_norm_rows_gradient(ThreadPool& pool, const Norm& norm, const float* gra
   });
 }
 
-void rotate_heads(ThreadPool& pool, const Heads& heads, float eps, float* y_BHTd) {
+void rotate_heads(const Crew& crew, const Heads& heads, float eps, float* y_BHTd) {
   const int64_t d = heads.d;
-  pool.run([&](const Team& team) {
-    for_heads(team, heads, [&](int64_t t, int64_t row, int64_t to) {
+  crew.run([&](const Part& thread) {
+    for_heads(thread, heads, [&](int64_t t, int64_t row, int64_t to) {
       const float* x = heads.x_BTHd + row * d;
       const float factor = heads.factors_BTH[row] = factor_of(x, d, eps);
       rotate(x, heads.cosines + t * d / 2, heads.sines + t * d / 2, d / 2, 1, factor,
@@ -109,11 +110,11 @@ void rotate_heads(ThreadPool& pool, const Heads& heads, float eps, float* y_BHTd
   });
 }
 
-void rotate_heads_gradient(ThreadPool& pool, const Heads& heads, const float* grad_y_BHTd,
+void rotate_heads_gradient(const Crew& crew, const Heads& heads, const float* grad_y_BHTd,
                            float* grad_x_BTHd) {
   const int64_t d = heads.d;
-  pool.run([&](const Team& team) {
-    for_heads(team, heads, [&](int64_t t, int64_t row, int64_t from) {
+  crew.run([&](const Part& thread) {
+    for_heads(thread, heads, [&](int64_t t, int64_t row, int64_t from) {
       float* grad_x = grad_x_BTHd + row * d;
       rotate(grad_y_BHTd + from * d, heads.cosines + t * d / 2, heads.sines + t * d / 2, d / 2, -1,
              1, grad_x);

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "thread_pool.h"
+#include "train_crew.h"
 
 namespace mobilemoe {
 
@@ -15,10 +15,10 @@ struct Norm {
   const float* weight_D;
   float* factors_R;  // written forward, read backward
 };
-void rms_norm_rows(ThreadPool& pool, const Norm& norm, float eps, float* y_RD);
+void rms_norm_rows(const Crew& crew, const Norm& norm, float eps, float* y_RD);
 
 // The gradients of x and of the weight. May throw std::bad_alloc before it writes anything.
-void rms_norm_rows_gradient(ThreadPool& pool, const Norm& norm, const float* grad_y_RD,
+void rms_norm_rows_gradient(const Crew& crew, const Norm& norm, const float* grad_y_RD,
                             float* grad_x_RD, float* grad_weight_D);
 
 // Heads of queries or keys: x [B, T, H, d] is rotated, pairs (2 i, 2 i + 1) of position t by the
@@ -30,8 +30,8 @@ struct Heads {
   const float* sines;
   float* factors_BTH;  // written forward, read backward
 };
-void rotate_heads(ThreadPool& pool, const Heads& heads, float eps, float* y_BHTd);
-void rotate_heads_gradient(ThreadPool& pool, const Heads& heads, const float* grad_y_BHTd,
+void rotate_heads(const Crew& crew, const Heads& heads, float eps, float* y_BHTd);
+void rotate_heads_gradient(const Crew& crew, const Heads& heads, const float* grad_y_BHTd,
                            float* grad_x_BTHd);
 
 }  // namespace mobilemoe

@@ -47,10 +47,10 @@ void combine_choice_gradient(const Combine& c, int64_t choice, const float* grad
 
 }  // namespace
 
-void choose_experts(ThreadPool& pool, const float* scores_TE, int64_t tokens, int64_t experts,
+void choose_experts(const Crew& crew, const float* scores_TE, int64_t tokens, int64_t experts,
                     int64_t k, int64_t* ids_TK) {
-  pool.run([&](const Team& team) {
-    const Range part = team.share(tokens);
+  crew.run([&](const Part& thread) {
+    const Range part = thread.share(tokens);
     for (int64_t t = part.begin; t < part.end; ++t) {
       choose(scores_TE + t * experts, experts, k, ids_TK + t * k);
     }
@@ -64,38 +64,38 @@ void sort_by_expert(const int64_t* ids, int64_t count, int64_t experts, int64_t*
   for (int64_t i = 0; i < count; ++i) order[next[static_cast<size_t>(ids[i])]++] = i;
 }
 
-void combine_rows(ThreadPool& pool, const Combine& combine, float* y_TD) {
-  pool.run([&](const Team& team) {
-    const Range part = team.share(combine.tokens);
+void combine_rows(const Crew& crew, const Combine& combine, float* y_TD) {
+  crew.run([&](const Part& thread) {
+    const Range part = thread.share(combine.tokens);
     for (int64_t t = part.begin; t < part.end; ++t) {
       combine_token(combine, t, y_TD + t * combine.width);
     }
   });
 }
 
-void combine_rows_gradient(ThreadPool& pool, const Combine& combine, const float* grad_y_TD,
+void combine_rows_gradient(const Crew& crew, const Combine& combine, const float* grad_y_TD,
                            float* grad_x_ND, float* grad_weights_TK) {
-  pool.run([&](const Team& team) {
-    const Range part = team.share(combine.tokens * combine.k);
+  crew.run([&](const Part& thread) {
+    const Range part = thread.share(combine.tokens * combine.k);
     for (int64_t choice = part.begin; choice < part.end; ++choice) {
       combine_choice_gradient(combine, choice, grad_y_TD, grad_x_ND, grad_weights_TK);
     }
   });
 }
 
-void swiglu(ThreadPool& pool, const GemmKernels& kernels, int64_t count, const float* gate,
+void swiglu(const Crew& crew, const GemmKernels& kernels, int64_t count, const float* gate,
             const float* up, float* a) {
-  pool.run([&](const Team& team) {
-    const auto [begin, end] = team.share(count);
+  crew.run([&](const Part& thread) {
+    const auto [begin, end] = thread.share(count);
     kernels.swiglu(gate + begin, up + begin, end - begin, a + begin);
   });
 }
 
-void swiglu_gradient(ThreadPool& pool, const GemmKernels& kernels, const SwigluGradient& arrays) {
+void swiglu_gradient(const Crew& crew, const GemmKernels& kernels, const SwigluGradient& arrays) {
   constexpr int64_t kBlock = 512;
-  pool.run([&](const Team& team) {
+  crew.run([&](const Part& thread) {
     float a[kBlock];  // which the product behind it has kept
-    const auto [begin, end] = team.share(arrays.count);
+    const auto [begin, end] = thread.share(arrays.count);
     for (int64_t i = begin; i < end; i += kBlock) {
       kernels.swiglu_gradient(arrays.gate + i, arrays.up + i, arrays.grad_a + i,
                               std::min(kBlock, end - i), a, arrays.grad_gate + i,

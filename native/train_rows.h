@@ -9,14 +9,14 @@
 
 #include <cstdint>
 
-#include "thread_pool.h"
+#include "train_crew.h"
 #include "train_gemm.h"
 
 namespace mobilemoe {
 
 // The K largest of each row, in descending order; ties go to the lower index, and a NaN is larger
 // than every number. 1 <= K <= E.
-void choose_experts(ThreadPool& pool, const float* scores_TE, int64_t tokens, int64_t experts,
+void choose_experts(const Crew& crew, const float* scores_TE, int64_t tokens, int64_t experts,
                     int64_t k, int64_t* ids_TK);
 
 // The positions of `count` expert ids, sorted by id and then by position. Each id is 0 to E - 1.
@@ -29,11 +29,11 @@ struct Combine {
   const int64_t* slots_TK;  // each -1 to N - 1
   const float* weights_TK;
 };
-void combine_rows(ThreadPool& pool, const Combine& combine, float* y_TD);
+void combine_rows(const Crew& crew, const Combine& combine, float* y_TD);
 
 // The gradients from that of y: of x, whose every row is the slot of exactly one choice, and of w
 // (0 for a dropped choice). The weights may not be null.
-void combine_rows_gradient(ThreadPool& pool, const Combine& combine, const float* grad_y_TD,
+void combine_rows_gradient(const Crew& crew, const Combine& combine, const float* grad_y_TD,
                            float* grad_x_ND, float* grad_weights_TK);
 
 // a = silu(gate) * up, element by element, and the gradients of gate and up from that of a.
@@ -45,8 +45,8 @@ struct SwigluGradient {
   float* grad_gate;
   float* grad_up;
 };
-void swiglu(ThreadPool& pool, const GemmKernels& kernels, int64_t count, const float* gate,
+void swiglu(const Crew& crew, const GemmKernels& kernels, int64_t count, const float* gate,
             const float* up, float* a);
-void swiglu_gradient(ThreadPool& pool, const GemmKernels& kernels, const SwigluGradient& arrays);
+void swiglu_gradient(const Crew& crew, const GemmKernels& kernels, const SwigluGradient& arrays);
 
 }  // namespace mobilemoe

@@ -25,8 +25,8 @@ void require_between(const Ids& ids, int64_t low, int64_t high) {
 void bound_choose(const Input<2>& scores, const OutputIds& ids, int threads) {
   const int64_t tokens = dim(scores, 0), experts = dim(scores, 1), k = dim(ids, 1);
   require(dim(ids, 0) == tokens && 1 <= k && k <= experts, kShapes);
-  on_pool(threads, [&](ThreadPool& pool) {
-    choose_experts(pool, scores.data(), tokens, experts, k, ids.data());
+  on_crew(threads, [&](const Crew& crew) {
+    choose_experts(crew, scores.data(), tokens, experts, k, ids.data());
   });
 }
 
@@ -47,8 +47,8 @@ Combine combine_of(const Input<2>& x, const Ids& slots, const Input<2>* weights)
 void bound_sum(const Input<2>& x, const Ids& slots, const Output<2>& y, int threads) {
   const Combine sums = combine_of(x, slots, nullptr);
   require(are(y, sums.tokens, sums.width), kShapes);
-  on_pool(threads, [&](ThreadPool& pool) {
-    combine_rows(pool, sums, y.data());
+  on_crew(threads, [&](const Crew& crew) {
+    combine_rows(crew, sums, y.data());
   });
 }
 
@@ -56,8 +56,8 @@ void bound_combine(const Input<2>& x, const Ids& slots, const Input<2>& weights,
                    const Output<2>& y, int threads) {
   const Combine sums = combine_of(x, slots, &weights);
   require(are(y, sums.tokens, sums.width), kShapes);
-  on_pool(threads, [&](ThreadPool& pool) {
-    combine_rows(pool, sums, y.data());
+  on_crew(threads, [&](const Crew& crew) {
+    combine_rows(crew, sums, y.data());
   });
 }
 
@@ -67,8 +67,8 @@ void bound_combine_gradient(const Input<2>& x, const Ids& slots, const Input<2>&
   const Combine sums = combine_of(x, slots, &weights);
   require(are(grad_y, sums.tokens, sums.width) && are(grad_x, dim(x, 0), sums.width) &&
               are(grad_weights, sums.tokens, sums.k), kShapes);
-  on_pool(threads, [&](ThreadPool& pool) {
-    combine_rows_gradient(pool, sums, grad_y.data(), grad_x.data(), grad_weights.data());
+  on_crew(threads, [&](const Crew& crew) {
+    combine_rows_gradient(crew, sums, grad_y.data(), grad_x.data(), grad_weights.data());
   });
 }
 
@@ -76,8 +76,8 @@ void bound_combine_gradient(const Input<2>& x, const Ids& slots, const Input<2>&
 void bound_swiglu(const Input<2>& gate, const Input<2>& up, const Output<2>& a, int threads) {
   const int64_t rows = dim(gate, 0), width = dim(gate, 1);
   require(are(up, rows, width) && are(a, rows, width), kShapes);
-  on_pool(threads, nb::str("auto"), [&](ThreadPool& pool, const GemmKernels& kernels) {
-    swiglu(pool, kernels, rows * width, gate.data(), up.data(), a.data());
+  on_crew(threads, nb::str("auto"), [&](const Crew& crew, const GemmKernels& kernels) {
+    swiglu(crew, kernels, rows * width, gate.data(), up.data(), a.data());
   });
 }
 
@@ -86,8 +86,8 @@ void bound_swiglu_gradient(const Input<2>& gate, const Input<2>& up, const Input
   const int64_t rows = dim(gate, 0), width = dim(gate, 1);
   require(are(up, rows, width) && are(grad_a, rows, width) && are(grad_gate, rows, width) &&
               are(grad_up, rows, width), kShapes);
-  on_pool(threads, nb::str("auto"), [&](ThreadPool& pool, const GemmKernels& kernels) {
-    swiglu_gradient(pool, kernels, {rows * width, gate.data(), up.data(), grad_a.data(),
+  on_crew(threads, nb::str("auto"), [&](const Crew& crew, const GemmKernels& kernels) {
+    swiglu_gradient(crew, kernels, {rows * width, gate.data(), up.data(), grad_a.data(),
                                     grad_gate.data(), grad_up.data()});
   });
 }
@@ -101,7 +101,7 @@ void bound_norm(const Input<2>& x, const Vector& weight, float eps, const Output
                 const Output<2>& y, int threads) {
   const Norm norm = norm_of(x, weight, factors.data(), factors.size());
   require(are(y, norm.rows, norm.width), kShapes);
-  on_pool(threads, [&](ThreadPool& pool) { rms_norm_rows(pool, norm, eps, y.data()); });
+  on_crew(threads, [&](const Crew& crew) { rms_norm_rows(crew, norm, eps, y.data()); });
 }
 
 void bound_norm_gradient(const Input<2>& x, const Vector& weight, const OutputVector& factors,
@@ -110,8 +110,8 @@ void bound_norm_gradient(const Input<2>& x, const Vector& weight, const OutputVe
   const Norm norm = norm_of(x, weight, factors.data(), factors.size());
   require(are(grad_y, norm.rows, norm.width) && are(grad_x, norm.rows, norm.width) &&
               dim(grad_weight, 0) == norm.width, kShapes);
-  on_pool(threads, [&](ThreadPool& pool) {
-    rms_norm_rows_gradient(pool, norm, grad_y.data(), grad_x.data(), grad_weight.data());
+  on_crew(threads, [&](const Crew& crew) {
+    rms_norm_rows_gradient(crew, norm, grad_y.data(), grad_x.data(), grad_weight.data());
   });
 }
 
@@ -129,7 +129,7 @@ Heads heads_of(const Input<4>& x, const Input<2>& cosines, const Input<2>& sines
 void bound_rotate(const Input<4>& x, const Input<2>& cosines, const Input<2>& sines, float eps,
                   const OutputVector& factors, const Output<4>& y, int threads) {
   const Heads heads = heads_of(x, cosines, sines, factors, y);
-  on_pool(threads, [&](ThreadPool& pool) { rotate_heads(pool, heads, eps, y.data()); });
+  on_crew(threads, [&](const Crew& crew) { rotate_heads(crew, heads, eps, y.data()); });
 }
 
 void bound_rotate_gradient(const Input<4>& x, const Input<2>& cosines, const Input<2>& sines,
@@ -137,8 +137,8 @@ void bound_rotate_gradient(const Input<4>& x, const Input<2>& cosines, const Inp
                            const Output<4>& grad_x, int threads) {
   const Heads heads = heads_of(x, cosines, sines, factors, grad_y);
   for (size_t axis = 0; axis < 4; ++axis) require(grad_x.shape(axis) == x.shape(axis), kShapes);
-  on_pool(threads, [&](ThreadPool& pool) {
-    rotate_heads_gradient(pool, heads, grad_y.data(), grad_x.data());
+  on_crew(threads, [&](const Crew& crew) {
+    rotate_heads_gradient(crew, heads, grad_y.data(), grad_x.data());
   });
 }
 

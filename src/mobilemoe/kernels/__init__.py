@@ -1,7 +1,7 @@
 """PyTorch operations with a native implementation for float32 on a CPU, differentiable once."""
 
 from mobilemoe.kernels.experts import swiglu_experts
-from mobilemoe.kernels.grouped import grouped_linear, runs_native
+from mobilemoe.kernels.grouped import grouped_linear, native_kernels, runs_native
 from mobilemoe.kernels.rows import (
     choose_experts,
     combine_rows,
@@ -17,6 +17,7 @@ __all__ = [
     "combine_rows",
     "gather_rows",
     "grouped_linear",
+    "native_kernels",
     "rotate_heads",
     "runs_native",
     "scaled_rms_norm",

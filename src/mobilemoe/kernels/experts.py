@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from mobilemoe.kernels import _training
+from mobilemoe.kernels.grouped import once, require_native
 
 
 def swiglu_experts(
@@ -23,9 +23,10 @@ def swiglu_experts(
     nor the other experts' rows. Gradients exist for x and both weights, once.
 
     Raises:
+        MobileMoEError: unless all are float32 on the CPU.
         ValueError: if the shapes do not fit, or the counts do not sum to N.
-        TypeError: unless all are float32 on the CPU.
     """
+    require_native(x=x_ND, gate_up=gate_up_EDF, down=down_EFD)
     y_ND: Tensor = _SwiGLUExperts.apply(x_ND, counts, gate_up_EDF, down_EFD)  # type: ignore[no-untyped-call]
     return y_ND
 
@@ -47,10 +48,12 @@ class _SwiGLUExperts(torch.autograd.Function):
         return y_ND
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
         x_ND, gate_up_EDF, down_EFD, h_NF = ctx.saved_tensors
-        gradients = tuple(torch.empty_like(t) for t in (x_ND, gate_up_EDF, down_EFD))
+        grad_x, grad_gate_up, grad_down = (
+            torch.empty_like(t) for t in (x_ND, gate_up_EDF, down_EFD)
+        )
         _training.experts_backward(
             x_ND,
             ctx.counts,
@@ -58,7 +61,9 @@ class _SwiGLUExperts(torch.autograd.Function):
             down_EFD,
             h_NF,
             grad_outputs[0].contiguous(),
-            *gradients,
+            grad_x,
+            grad_gate_up,
+            grad_down,
             torch.get_num_threads(),
         )
-        return gradients[0], None, gradients[1], gradients[2]
+        return grad_x, None, grad_gate_up, grad_down

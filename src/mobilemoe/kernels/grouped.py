@@ -5,13 +5,16 @@ N rows, E experts, I inputs, O outputs.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from mobilemoe.errors import MobileMoEError
 from mobilemoe.kernels import _training
+
+Result = TypeVar("Result")
 
 
 def runs_native(*tensors: Tensor) -> bool:
@@ -23,6 +26,42 @@ def runs_native(*tensors: Tensor) -> bool:
     return is_plain and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
 
 
+def require_native(**tensors: Tensor) -> None:
+    """Refuse what the native operations cannot read.
+
+    Raises:
+        MobileMoEError: naming the first tensor that is not float32 on the CPU.
+    """
+    for name, tensor in tensors.items():
+        if tensor.device.type != "cpu" or tensor.dtype != torch.float32:
+            raise MobileMoEError(
+                f"{name} is {tensor.dtype} on {tensor.device}; allowed: torch.float32 on cpu",
+                hint="mobilemoe.model.experts takes any floating type and device",
+            )
+
+
+def once(backward: Callable[..., Result]) -> Callable[..., Result]:
+    """Make a backward pass refuse to be differentiated itself, which would give wrong zeros.
+
+    PyTorch's `once_differentiable` lets it pass when the incoming gradient is a constant.
+    """
+
+    def checked(ctx: Any, *grad_outputs: Tensor) -> Result:
+        if torch.is_grad_enabled():
+            raise MobileMoEError(
+                "the native operations have no second derivative (create_graph=True)",
+                hint="use float64, which PyTorch's own operations compute",
+            )
+        return backward(ctx, *grad_outputs)
+
+    return checked
+
+
+def native_kernels() -> tuple[str, ...]:
+    """Return the instruction sets that this CPU runs, the one that is used first."""
+    return tuple(_training.kernels())
+
+
 def grouped_linear(x_NI: Tensor, counts: tuple[int, ...], w_EIO: Tensor) -> Tensor:
     """Return [N, O]: expert e multiplies the next `counts[e]` rows by `w[e]`.
 
@@ -30,9 +69,10 @@ def grouped_linear(x_NI: Tensor, counts: tuple[int, ...], w_EIO: Tensor) -> Tens
     exist for x and w, once.
 
     Raises:
+        MobileMoEError: unless both are float32 on the CPU.
         ValueError: if the shapes do not fit, or the counts do not sum to N.
-        TypeError: unless both are float32 on the CPU.
     """
+    require_native(x=x_NI, w=w_EIO)
     y_NO: Tensor = _GroupedLinear.apply(x_NI, counts, w_EIO)  # type: ignore[no-untyped-call]
     return y_NO
 
@@ -48,7 +88,7 @@ class _GroupedLinear(torch.autograd.Function):
         return y_NO
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
         x_NI, w_EIO = ctx.saved_tensors
         grad_y_NO, threads = grad_outputs[0].contiguous(), torch.get_num_threads()

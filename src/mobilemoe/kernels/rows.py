@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from mobilemoe.kernels import _training
+from mobilemoe.kernels.grouped import once
 
 
 def choose_experts(scores_TE: Tensor, k: int) -> Tensor:
@@ -70,7 +70,7 @@ class _Gather(torch.autograd.Function):
         return h_TD.index_select(0, tokens_N)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
         (slots_TK,) = ctx.saved_tensors
         grad_x_ND = grad_outputs[0].contiguous()
@@ -89,7 +89,7 @@ class _Combine(torch.autograd.Function):
         return y_TD
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, Tensor]:
         y_ND, slots_TK, weights_TK = ctx.saved_tensors
         grad_y_ND, grad_weights_TK = torch.empty_like(y_ND), torch.empty_like(weights_TK)
@@ -119,13 +119,19 @@ class _SwiGLU(torch.autograd.Function):
         return a
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
-        grads = torch.empty_like(gate), torch.empty_like(up)
-        arrays = (_rows(t) for t in (gate, up, grad_outputs[0], *grads))
-        _training.swiglu_gradient(*arrays, torch.get_num_threads())
-        return grads
+        grad_gate, grad_up = torch.empty_like(gate), torch.empty_like(up)
+        _training.swiglu_gradient(
+            _rows(gate),
+            _rows(up),
+            _rows(grad_outputs[0]),
+            _rows(grad_gate),
+            _rows(grad_up),
+            torch.get_num_threads(),
+        )
+        return grad_gate, grad_up
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -139,7 +145,7 @@ class _RMSNorm(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight_D, factors_R = ctx.saved_tensors
         grad_x, grad_weight_D = torch.empty_like(x), torch.empty_like(weight_D)
@@ -166,7 +172,7 @@ class _RotateHeads(torch.autograd.Function):
         return y_BHTd
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
         x_BTHd, cos, sin, factors = ctx.saved_tensors
         grad_x_BTHd = torch.empty_like(x_BTHd)

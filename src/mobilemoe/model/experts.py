@@ -60,13 +60,20 @@ def experts_grouped_mm(
 
 
 def _grouped_mm(x_NI: Tensor, w_EIO: Tensor, ends_E: Tensor) -> Tensor:
-    y_NO: Tensor = F.grouped_mm(x_NI.contiguous(), w_EIO, offs=ends_E)
+    y_NO: Tensor = F.grouped_mm(_dense(x_NI), w_EIO, offs=ends_E)
     dense_NO: Tensor = _DenseGradient.apply(y_NO)  # type: ignore[no-untyped-call]
     return dense_NO
 
 
 def _is_aligned(*weights: Tensor) -> bool:
     return all(size % ALIGNED == 0 for weight in weights for size in weight.shape[1:])
+
+
+def _dense(rows: Tensor) -> Tensor:
+    """Return `rows` with the strides of its shape; `contiguous` keeps others where N is 0 or 1."""
+    if rows.stride() == (rows.shape[1], 1):
+        return rows
+    return rows.clone(memory_format=torch.contiguous_format)
 
 
 class _DenseGradient(torch.autograd.Function):
@@ -78,4 +85,4 @@ class _DenseGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
-        return grad_outputs[0].contiguous()
+        return _dense(grad_outputs[0])
