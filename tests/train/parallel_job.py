@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import torch
-from parallel_worker import Layout, Training, write_full
+from parallel_worker import Layout, keep, trainer
 
 from mobilemoe.recipe import Parallel
 from mobilemoe.train.parallel import Ranks
@@ -39,18 +39,15 @@ def main() -> None:
     torch.set_num_threads(1)
     ranks = Ranks.from_environment(Parallel(2, HANG_TIMEOUT_S), "cpu")
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    training = Training(ranks, Layout("job", ranks.size, 2, steps=STEPS))
-    training.resume(out)
-    with (out / f"attempt{attempt}-rank{ranks.rank}.txt").open("w") as log:
-        log.write(f"{training.step}")
-    while training.step < STEPS:
-        if training.step == FAULTY_STEP and attempt == "0" and ranks.rank == ranks.size - 1:
-            ranks.beat(training.step)
+    job = trainer(ranks, Layout("job", ranks.size, 2, steps=STEPS))
+    job.resume(out)
+    (out / f"attempt{attempt}-rank{ranks.rank}.txt").write_text(f"{job.step}")
+    for _ in job.run(out):
+        if job.step % EVERY == 0:
+            job.save(out)
+        if job.step == FAULTY_STEP and attempt == "0" and ranks.rank == ranks.size - 1:
             suffer(fault)
-        training.advance()
-        if training.step % EVERY == 0:
-            training.save(out)
-    write_full(training, out / "final")
+    keep(job, out / "final")
     ranks.close()
 
 

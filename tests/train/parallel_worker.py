@@ -23,22 +23,12 @@ from train_support import TINY, stage
 
 from mobilemoe.data import Batch
 from mobilemoe.model import MobileMoE
-from mobilemoe.quant.fake import enable_fake_quant, float_weights
-from mobilemoe.recipe import Parallel, Run, Stage
-from mobilemoe.train import Settings
-from mobilemoe.train.balance import BiasBalancer
-from mobilemoe.train.gradients import add_gradients
-from mobilemoe.train.parallel import (
-    Ranks,
-    clip_grad_norm,
-    gather_full,
-    load_distributed,
-    prepare_model,
-    save_distributed,
-)
+from mobilemoe.recipe import Optimizer, Parallel, Run
+from mobilemoe.train import Settings, StepMetrics, Trainer
+from mobilemoe.train.parallel import Ranks, RankWorld
 
 EIGHT = replace(TINY, num_local_experts=8)
-ROWS, CONTEXT, CLIP_NORM = 4, 16, 0.5
+ROWS, CONTEXT = 4, 16
 
 
 @dataclass(frozen=True)
@@ -52,7 +42,7 @@ class Layout:
     capacity: float | None = None
     fake_quant: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
-    steps: int = 12
+    steps: int = 8
 
 
 PLAIN = (
@@ -66,16 +56,16 @@ PLAIN = (
     Layout("2 ranks in pieces, EP 2", 2, 2, micro_batch_rows=1),
 )
 DROPPING = (
-    Layout("dropping alone", 1, micro_batch_rows=1, capacity=1.0, steps=6),
-    Layout("dropping, EP 2", 4, 2, capacity=1.0, steps=6),
+    Layout("dropping alone", 1, micro_batch_rows=1, capacity=1.0, steps=4),
+    Layout("dropping, EP 2", 4, 2, capacity=1.0, steps=4),
 )
 ROUNDED = (
-    Layout("rounded alone", 1, fake_quant=True, steps=4),
-    Layout("rounded, EP 2", 4, 2, fake_quant=True, steps=4),
+    Layout("rounded alone", 1, fake_quant=True, steps=3),
+    Layout("rounded, EP 2", 4, 2, fake_quant=True, steps=3),
 )
 HALF = (
-    Layout("bf16 alone", 1, precision="bf16", steps=4),
-    Layout("bf16, EP 2", 4, 2, precision="bf16", steps=4),
+    Layout("bf16 alone", 1, precision="bf16", steps=3),
+    Layout("bf16, EP 2", 4, 2, precision="bf16", steps=3),
 )
 LAYOUTS = PLAIN + DROPPING + ROUNDED + HALF
 SAVED = Layout("saved by 4 ranks, EP 2", 4, 2, steps=3)
@@ -99,80 +89,21 @@ def all_rows(step: int) -> Batch:
     return Batch(ids_BT, targets_BT, ("code",) * ROWS)
 
 
-def own_rows(step: int, ranks: Ranks) -> Batch:
-    """Return this rank's rows of a step."""
-    batch, rows = all_rows(step), ranks.rows(ROWS)
+def trainer(ranks: Ranks, layout: Layout, seed: int = 0) -> Trainer:
+    """Return the real trainer of a tiny model in the world of `ranks`."""
+    rows = ranks.rows(ROWS)
     span = slice(rows.start, rows.stop)
-    return Batch(batch.ids_BT[span], batch.targets_BT[span], batch.domains[span])
 
+    def own_rows(step: int) -> Batch:
+        batch = all_rows(step)
+        return Batch(batch.ids_BT[span], batch.targets_BT[span], batch.domains[span])
 
-class Training:
-    """The steps of `train.loop` around a model that is spread over `ranks`."""
-
-    def __init__(self, ranks: Ranks, layout: Layout, seed: int = 0) -> None:
-        self.ranks, self.layout = ranks, layout
-        run = Run(precision=layout.precision, micro_batch_rows=layout.micro_batch_rows)
-        self.settings = Settings(run=run)
-        self.stage: Stage = replace(
-            stage(layout.steps, capacity=layout.capacity), batch_tokens=ROWS * CONTEXT
-        )
-        model = MobileMoE(EIGHT).init_weights(torch.Generator().manual_seed(seed))
-        if layout.fake_quant:
-            enable_fake_quant(model, EIGHT.weights())
-        self.model = prepare_model(model.train(), ranks, run)
-        self.floats = float_weights(self.model, EIGHT.weights())
-        self.trained = {n: t for n, t in self.floats.items() if t.requires_grad}
-        self.optimizer = torch.optim.AdamW(self.trained.values(), lr=3e-3, eps=1e-6, fused=True)
-        self.balancer = BiasBalancer(self.model, 1e-3)
-        self.step = 0
-
-    def advance(self) -> tuple[float, float]:
-        """Take one step; return its loss and gradient norm."""
-        self.ranks.beat(self.step)
-        batch = own_rows(self.step, self.ranks)
-        done = add_gradients(self.model, batch, self.stage, self.settings, self.ranks)
-        norm = clip_grad_norm(self.trained.values(), CLIP_NORM, self.ranks)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        with torch.no_grad():
-            self.balancer.update(done.counts_LE)
-        self.step += 1
-        return done.loss, float(norm)
-
-    def state(self) -> dict[str, Tensor]:
-        """Return everything that a checkpoint holds, as this rank has it."""
-        tensors = {f"weight.{name}": tensor for name, tensor in self.floats.items()}
-        for name, tensor in self.trained.items():
-            for key, value in self.optimizer.state[tensor].items():
-                tensors[f"{key}.{name}"] = value
-        return tensors | {f"bias.{i}": bias for i, bias in enumerate(self.balancer.bias)}
-
-    def like(self) -> dict[str, Tensor]:
-        """Return names, shapes and places of `state`, also before the first step."""
-        tensors = {f"weight.{name}": tensor for name, tensor in self.floats.items()}
-        for name, tensor in self.trained.items():
-            tensors |= {f"exp_avg.{name}": tensor, f"exp_avg_sq.{name}": tensor}
-            tensors[f"step.{name}"] = torch.zeros(())
-        return tensors | {f"bias.{i}": bias for i, bias in enumerate(self.balancer.bias)}
-
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint."""
-        save_distributed(folder, self.state(), {"stage": "test", "step": self.step}, self.ranks)
-
-    def resume(self, folder: Path) -> None:
-        """Go on from the last checkpoint, if there is one."""
-        found = load_distributed(folder, self.like(), self.ranks)
-        if found is None:
-            return
-        tensors, progress = found
-        with torch.no_grad():
-            for name, tensor in self.floats.items():
-                tensor.copy_(tensors[f"weight.{name}"])
-        for name, tensor in self.trained.items():
-            keys = ("step", "exp_avg", "exp_avg_sq")
-            self.optimizer.state[tensor] = {key: tensors[f"{key}.{name}"] for key in keys}
-        self.balancer.load([tensors[f"bias.{i}"] for i in range(len(self.balancer.bias))])
-        self.step = int(progress["step"])
+    kind = stage(layout.steps, capacity=layout.capacity, fake_quant=layout.fake_quant)
+    kind = replace(kind, tokens=layout.steps * ROWS * CONTEXT, batch_tokens=ROWS * CONTEXT, lr=3e-3)
+    run = Run(precision=layout.precision, micro_batch_rows=layout.micro_batch_rows)
+    settings = Settings(optimizer=Optimizer(eps=1e-6, clip_norm=0.5), run=run)
+    model = MobileMoE(EIGHT).init_weights(torch.Generator().manual_seed(seed))
+    return Trainer(model, kind, own_rows, settings, RankWorld(ranks))
 
 
 def join(rank: int, size: int, expert_parallel: int, port: str) -> Ranks:
@@ -184,34 +115,43 @@ def join(rank: int, size: int, expert_parallel: int, port: str) -> Ranks:
 
 
 def train(layout: Layout, rank: int, port: str, out: Path) -> None:
-    """Train under one layout; rank 0 writes losses, norms and the whole state."""
+    """Train under one layout; rank 0 writes losses, norms, logits and the whole state."""
     ranks = join(rank, layout.size, layout.expert_parallel, port)
-    training = Training(ranks, layout)
-    done = [training.advance() for _ in range(layout.steps)]
+    job = trainer(ranks, layout)
+    logits = [score(job)]
+    done = [event for event in job.run() if isinstance(event, StepMetrics)]
+    logits += [score(job)]
     if layout is SAVED:
-        training.save(out)
-    write_full(training, out / layout.name)
+        job.save(out)
+    keep(job, out / layout.name)
     if rank == 0:
-        (out / f"{layout.name}.json").write_text(json.dumps(done))
+        curve = [(metrics.loss, metrics.grad_norm) for metrics in done]
+        (out / layout.name / "curve.json").write_text(json.dumps(curve))
+        save_file({"logits": torch.stack(logits)}, out / layout.name / "logits.safetensors")
     ranks.close()
 
 
 def reload(layout: Layout, rank: int, port: str, out: Path) -> None:
     """Load the checkpoint of `SAVED` into another layout; rank 0 writes the whole state."""
     ranks = join(rank, layout.size, layout.expert_parallel, port)
-    training = Training(ranks, layout, seed=1)
-    training.resume(out)
-    assert training.step == SAVED.steps
-    write_full(training, out / layout.name)
+    job = trainer(ranks, replace(layout, steps=SAVED.steps), seed=1)
+    assert job.resume(out)
+    assert job.step == SAVED.steps
+    keep(job, out / layout.name)
     ranks.close()
 
 
-def write_full(training: Training, path: Path) -> None:
-    """Gather the state and write it on rank 0."""
-    full = gather_full(training.state(), training.ranks)
-    if training.ranks.rank == 0:
-        tensors = {name: tensor.contiguous() for name, tensor in full.items()}
-        save_file(tensors, path.with_name(f"{path.name}.safetensors"))
+@torch.no_grad()
+def score(job: Trainer) -> Tensor:
+    """Return the logits of some rows, as an evaluation between steps gets them."""
+    logits: Tensor = job.model(torch.from_numpy(all_rows(99).ids_BT))
+    return logits.float()
+
+
+def keep(job: Trainer, folder: Path) -> None:
+    """Leave the state as one file."""
+    job.save(folder)
+    job.finish(folder)
 
 
 def main() -> None:

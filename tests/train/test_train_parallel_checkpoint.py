@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mobilemoe.errors import CheckpointError, MobileMoEError
-from mobilemoe.train.parallel import Ranks, load_distributed, save_distributed
+from mobilemoe.train.parallel import Ranks, RankWorld, load_distributed, save_distributed
 from mobilemoe.train.state import save_state
 
 ALONE = Ranks(torch.device("cpu"))
@@ -90,6 +90,32 @@ def test_a_single_device_state_that_is_further_is_read(tmp_path: Path) -> None:
     assert loaded_step(tmp_path) == 9
     save_state(tmp_path, tensors(11), {"stage": "sft", "step": 11})
     assert loaded_step(tmp_path) == 11
+
+
+def test_random_states_of_other_devices_are_left_out(tmp_path: Path) -> None:
+    state = tensors() | {"random.cpu": torch.arange(8, dtype=torch.uint8)}
+    save_distributed(tmp_path, state, {"step": 1}, ALONE)
+    found = load_distributed(tmp_path, tensors() | {"random.cuda": torch.zeros(16)}, ALONE)
+    assert found is not None
+    assert found[0].keys() == tensors().keys()
+    again = load_distributed(tmp_path, state, ALONE)
+    assert again is not None
+    assert torch.equal(again[0]["random.cpu"], state["random.cpu"])
+
+
+def test_one_process_goes_on_where_several_stopped(tmp_path: Path) -> None:
+    store = RankWorld(ALONE).store()
+    assert store.load(tmp_path, tensors()) is None
+    save(tmp_path, 5)
+    into = tensors(99)
+    assert store.load(tmp_path, into) == {"stage": "sft", "step": 5}
+    assert torch.equal(into["weight.a"], tensors(5)["weight.a"])
+    store.save(tmp_path, tensors(4), {"stage": "sft", "step": 4})  # it went back
+    assert names(tmp_path) == {"state.safetensors"}
+    assert loaded_step(tmp_path) == 4
+    save(tmp_path, 3)  # and so did several
+    assert names(tmp_path) == {"LATEST", "checkpoint-00000003"}
+    assert loaded_step(tmp_path) == 3
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename", "replace"])
@@ -193,7 +219,10 @@ def test_the_checkpoint_of_another_model_is_refused(changed: Tensor, tmp_path: P
     with pytest.raises(CheckpointError, match=r"(?s)weight\.a is \[5, 3\].*another model"):
         load_distributed(tmp_path, tensors() | {"weight.a": changed}, ALONE)
     with pytest.raises(CheckpointError, match=r"(?s)weight\.b is None.*another model"):
-        load_distributed(tmp_path, {"weight.b": changed}, ALONE)
+        load_distributed(tmp_path, tensors() | {"weight.b": changed}, ALONE)
+    fewer = {name: tensor for name, tensor in tensors().items() if name != "bias.0"}
+    with pytest.raises(CheckpointError, match=r"bias\.0 is only in the file"):
+        load_distributed(tmp_path, fewer, ALONE)
 
 
 def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

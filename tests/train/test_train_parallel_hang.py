@@ -81,7 +81,7 @@ def test_torchrun_goes_on_from_the_last_checkpoint_to_the_same_bits(tmp_path: Pa
         assert done.returncode == 0, done.stderr[-4000:]
         if fault != "none":
             assert (tmp_path / fault / "attempt1-rank0.txt").read_text() == str(EVERY)
-        expected = load_file(tmp_path / "none" / "final.safetensors")
-        actual = load_file(tmp_path / fault / "final.safetensors")
+        expected = load_file(tmp_path / "none" / "final" / "state.safetensors")
+        actual = load_file(tmp_path / fault / "final" / "state.safetensors")
         assert actual.keys() == expected.keys()
         assert all(torch.equal(actual[name], tensor) for name, tensor in expected.items())

@@ -37,7 +37,7 @@ from mobilemoe.atomic import atomic_folder, atomic_write
 from mobilemoe.errors import CheckpointError, MobileMoEError
 from mobilemoe.train.parallel.ranks import Ranks
 from mobilemoe.train.parallel.tensors import empty_view, own_view, whole_view
-from mobilemoe.train.state import RANDOM, Progress, load_state
+from mobilemoe.train.state import RANDOM, STATE_FILE, Progress, load_state
 
 LATEST, MANIFEST = "LATEST", "manifest.json"
 SHARDS = "*.safetensors"
@@ -74,6 +74,7 @@ def save_distributed(
                 becoming.close()  # from here on the folder has its name
                 atomic_write(stage_folder / LATEST, folder.name + "\n")
                 _prune(stage_folder, folder)
+                _forget_later_file(stage_folder, folder)
     return folder
 
 
@@ -102,6 +103,14 @@ def load_distributed(
         with _quiet():
             load(views, storage_reader=reader, no_dist=ranks.size == 1)
     return {name: own_view(view, like[name]) for name, view in views.items()}, progress
+
+
+def forget_distributed(stage_folder: Path) -> None:
+    """Remove the checkpoints of several processes: a single-device state took their place."""
+    (stage_folder / LATEST).unlink(missing_ok=True)
+    for path in stage_folder.iterdir():
+        if NAME.fullmatch(path.name):
+            shutil.rmtree(path)
 
 
 def _newest(stage_folder: Path) -> tuple[Path, Progress] | None:
@@ -172,7 +181,13 @@ def _checked(folder: Path) -> Progress:
 
 
 def _check_contents(saved: Mapping[str, object], wanted: Mapping[str, Tensor]) -> None:
-    """Every wanted tensor must be there in its shape, and its pieces must cover it."""
+    """Every wanted tensor must be there in its shape, covered by its pieces, and no other."""
+    for name in sorted(set(saved) - set(wanted)):
+        if not name.startswith(RANDOM):
+            raise CheckpointError(
+                f"checkpoint: {name} is only in the file",
+                hint="the run folder belongs to another model or version; choose another folder",
+            )
     for name, tensor in wanted.items():
         entry = saved.get(name)
         shape = list(entry.size) if isinstance(entry, TensorStorageMetadata) else None
@@ -247,6 +262,13 @@ def _prune(stage_folder: Path, current: Path) -> None:
         shutil.rmtree(path)
     for path in stage_folder.glob(".checkpoint-*.tmp-*"):  # of writers that were killed
         shutil.rmtree(path)
+
+
+def _forget_later_file(stage_folder: Path, current: Path) -> None:
+    """Remove a single-device state that is further: it is of a future that was given up."""
+    single = load_state(stage_folder, NOTHING)
+    if single is not None and int(single[1]["step"]) > _step(current):
+        (stage_folder / STATE_FILE).unlink()
 
 
 def _step(folder: Path) -> int:

@@ -9,6 +9,7 @@ divides each rank's loss by the learnt tokens of the whole step.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import cast
 
 import torch
@@ -75,7 +76,7 @@ def apply_fsdp(
         fully_shard(layer, mesh=all_mesh, mp_policy=policy, shard_placement_fn=_axis(all_mesh))
     fully_shard(model, mesh=all_mesh, mp_policy=FLOAT32, reshard_after_forward=False)
     register_fsdp_forward_method(model, "hidden")
-    _adapt_hidden(model)
+    _adapt_hidden(model, policy)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
@@ -89,13 +90,14 @@ class _Trace:
         self.append = routings.append
 
 
-def _adapt_hidden(model: MobileMoE) -> None:
+def _adapt_hidden(model: MobileMoE, policy: MixedPrecisionPolicy) -> None:
     """Make `model.hidden` read the newest weights and fill the caller's `trace`, not a copy.
 
     What stays whole after a forward pass is given up by the backward pass only. After a pass
-    without one, an update of the weights would not be seen.
+    without one, an update of the weights would not be seen. Weights that are gathered as
+    bfloat16 need autocast, which evaluation does not switch on.
     """
-    hidden = model.hidden
+    hidden, dtype = model.hidden, policy.param_dtype
     whole = [model, *(m.router for m in model.modules() if isinstance(m, MoE))]
 
     def adapted(
@@ -107,7 +109,8 @@ def _adapt_hidden(model: MobileMoE) -> None:
         for module in whole:
             cast(FSDPModule, module).reshard()
         opaque = None if trace is None else cast(list[Routing], _Trace(trace))
-        return hidden(ids_BT, capacity_factor=capacity_factor, trace=opaque)
+        with nullcontext() if dtype is None else torch.autocast(ids_BT.device.type, dtype):
+            return hidden(ids_BT, capacity_factor=capacity_factor, trace=opaque)
 
     model.hidden = adapted  # type: ignore[method-assign]
 

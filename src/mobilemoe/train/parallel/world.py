@@ -12,7 +12,12 @@ from torch import Tensor
 
 from mobilemoe.model import MobileMoE
 from mobilemoe.recipe import Run
-from mobilemoe.train.parallel.checkpoint import load_distributed, save_distributed
+from mobilemoe.train.parallel.checkpoint import (
+    LATEST,
+    forget_distributed,
+    load_distributed,
+    save_distributed,
+)
 from mobilemoe.train.parallel.clip import clip_grad_norm
 from mobilemoe.train.parallel.ranks import Ranks
 from mobilemoe.train.parallel.shard import prepare_model
@@ -48,7 +53,7 @@ class RankWorld:
 
     def store(self) -> Store:
         """Return how the state is kept: in pieces, if there are several processes."""
-        return ShardedStore(self.ranks) if self.size > 1 else OneFile()
+        return ShardedStore(self.ranks) if self.size > 1 else SingleStore(self.ranks)
 
     def rows(self, batch_size: int) -> range:
         """Return which of a step's rows this process computes; see `Ranks.rows`."""
@@ -105,8 +110,26 @@ class ShardedStore:
 
     def finish(self, folder: Path, tensors: Mapping[str, Tensor], progress: Progress) -> None:
         """Write the whole state as one file, for the next stage and for the checkpoints."""
-        with self.ranks.patience():
+        with self.ranks.patience():  # of the first, which writes, and so of those that wait
             whole = gather_full(tensors, self.ranks)
-        if self.ranks.rank == 0:
-            OneFile().save(folder, whole, progress)
-        self.ranks.wait()
+            if self.ranks.rank == 0:
+                OneFile().save(folder, whole, progress)
+            self.ranks.wait()
+
+
+@dataclass(frozen=True)
+class SingleStore(OneFile):
+    """The store of a single process, which can go on where several stopped."""
+
+    ranks: Ranks
+
+    def save(self, folder: Path, tensors: Mapping[str, Tensor], progress: Progress) -> None:
+        """Write one file, which takes the place of what several processes wrote."""
+        super().save(folder, tensors, progress)
+        forget_distributed(folder)
+
+    def load(self, folder: Path, into: Mapping[str, Tensor]) -> Progress | None:
+        """Overwrite the values of `into`; return the progress, None if nothing was saved yet."""
+        if (folder / LATEST).exists():
+            return ShardedStore(self.ranks).load(folder, into)
+        return super().load(folder, into)
