@@ -24,7 +24,7 @@ from mobilemoe.train.parallel import Ranks, RankWorld
 from mobilemoe.train.speedups import speed_up
 from mobilemoe.train.trackers import Tracker
 
-HELDOUT_TOKENS = 24_576  # per domain, at most
+HELDOUT_TOKENS = 24_576  # per domain, at most; less where scoring would outlast training
 HELDOUT_ROWS = 8
 
 
@@ -96,7 +96,7 @@ def _score(course: Course, stage: Stage, model: MobileMoE, when: str) -> None:
     name, context = stage.name, stage.context
     if when in course.folder.heldout(name):
         return
-    limit = max(HELDOUT_TOKENS, context)
+    limit = max(min(HELDOUT_TOKENS, stage.tokens // 16), HELDOUT_ROWS * context)
     losses = {}
     for domain in course.data.domains:
         if course.data.has_heldout(domain, context):
