@@ -4,7 +4,8 @@
 
 Scores held-out text of the corpus that the recipe `shipped` trains on, with the package's own
 INT4 file in the engine's int8 mode, then asks held-out problems (their numbers were never trained
-on) and compares the number after the last "Answer:" with the right one. Greedy. Ends with one JSON line.
+on) and compares the number after the last "Answer:" with the right one. Greedy. Ends with one
+JSON line.
 """
 
 from __future__ import annotations
