@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -117,17 +119,24 @@ def _train(recipe: Recipe, out: Path, stage: str | None, resume: bool, as_json: 
     from mobilemoe.pipeline import Stopped, carry_out
 
     view = TrainView(recipe.name, recipe.stages)
-    with view, interrupt_flag() as flag:
+    speaks = os.environ.get("RANK", "0") == "0"  # one of the processes that torchrun started
+    with view if speaks else nullcontext(), interrupt_flag() as flag:
         try:
             result = carry_out(
-                recipe, out, lambda event: show(view, event), lambda: flag["stop"], stage, resume
+                recipe,
+                out,
+                lambda event: show(view, event) if speaks else None,
+                lambda: flag["stop"],
+                stage,
+                resume,
             )
         except Stopped:
-            view.say(f"stopped; everything is saved in {out}. --resume goes on from there.")
+            if speaks:
+                view.say(f"stopped; everything is saved in {out}. --resume goes on from there.")
             raise typer.Exit(130) from None
-    if as_json:
+    if speaks and as_json:
         print_json(document(result))
-    else:
+    elif speaks:
         summary(result)
 
 

@@ -61,7 +61,8 @@ def train_stage(course: Course, stage: Stage, start: Path | None) -> StageResult
         Stopped: if `course.stopping()` became true; the state is saved.
         MobileMoEError: if training cannot go on or the disk refuses; the last state is intact.
     """
-    if not course.folder.is_done(stage.name):
+    (is_done,) = course.ranks.decided(course.folder.is_done(stage.name))
+    if not is_done:
         torch.manual_seed(course.recipe.seed)
         batches = course.data.batches(stage, course.recipe.seed)
         rows = course.ranks.rows(stage.batch_size)
@@ -94,7 +95,8 @@ def _score(course: Course, stage: Stage, model: MobileMoE, when: str) -> None:
     Every process scores everything: a sharded model needs all of them at every layer.
     """
     name, context = stage.name, stage.context
-    if when in course.folder.heldout(name):
+    (is_known,) = course.ranks.decided(when in course.folder.heldout(name))
+    if is_known:
         return
     limit = max(min(HELDOUT_TOKENS, stage.tokens // 16), HELDOUT_ROWS * context)
     losses = {}
@@ -105,6 +107,7 @@ def _score(course: Course, stage: Stage, model: MobileMoE, when: str) -> None:
             course.ranks.beat(0)
     if course.ranks.rank == 0:
         course.folder.keep_heldout(name, when, losses)
+    course.ranks.wait()  # the others read it
 
 
 def _train(course: Course, stage: Stage, trainer: Trainer) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +75,7 @@ def apply_fsdp(
             _shard_moe(layer.feed_forward, all_mesh, expert_mesh, policy)
         fully_shard(layer, mesh=all_mesh, mp_policy=policy, shard_placement_fn=_axis(all_mesh))
     fully_shard(model, mesh=all_mesh, mp_policy=FLOAT32, reshard_after_forward=False)
+    _own_output(model)
     register_fsdp_forward_method(model, "hidden")
     _adapt_hidden(model, policy)
     for module in model.modules():
@@ -88,6 +89,17 @@ class _Trace:
 
     def __init__(self, routings: list[Routing]) -> None:
         self.append = routings.append
+
+
+def _own_output(model: MobileMoE) -> None:
+    """Make `model.hidden` return no view, on which FSDP's hooks could be lost."""
+    hidden = model.hidden
+
+    def owned(*args: Any, **kwargs: Any) -> Tensor:
+        h_BTD = hidden(*args, **kwargs)
+        return h_BTD if h_BTD._base is None else h_BTD.clone()
+
+    model.hidden = owned  # type: ignore[method-assign]
 
 
 def _adapt_hidden(model: MobileMoE, policy: MixedPrecisionPolicy) -> None:
