@@ -127,7 +127,7 @@ def train(layout: Layout, rank: int, port: str, out: Path) -> None:
     if rank == 0:
         curve = [(metrics.loss, metrics.grad_norm) for metrics in done]
         (out / layout.name / "curve.json").write_text(json.dumps(curve))
-        save_file({"logits": torch.stack(logits)}, out / layout.name / "logits.safetensors")
+        write_logits(logits, out / layout.name)
     ranks.close()
 
 
@@ -135,9 +135,13 @@ def reload(layout: Layout, rank: int, port: str, out: Path) -> None:
     """Load the checkpoint of `SAVED` into another layout; rank 0 writes the whole state."""
     ranks = join(rank, layout.size, layout.expert_parallel, port)
     job = trainer(ranks, replace(layout, steps=SAVED.steps), seed=1)
+    logits = [score(job)]  # gathers the weights that loading replaces
     assert job.resume(out)
     assert job.step == SAVED.steps
+    logits += [score(job)]
     keep(job, out / layout.name)
+    if rank == 0:
+        write_logits(logits, out / layout.name)
     ranks.close()
 
 
@@ -146,6 +150,11 @@ def score(job: Trainer) -> Tensor:
     """Return the logits of some rows, as an evaluation between steps gets them."""
     logits: Tensor = job.model(torch.from_numpy(all_rows(99).ids_BT))
     return logits.float()
+
+
+def write_logits(logits: list[Tensor], folder: Path) -> None:
+    """Write the logits of two evaluations."""
+    save_file({"logits": torch.stack(logits)}, folder / "logits.safetensors")
 
 
 def keep(job: Trainer, folder: Path) -> None:

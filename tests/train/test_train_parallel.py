@@ -42,6 +42,11 @@ def state(folder: Path, name: str) -> dict[str, Tensor]:
     return {key: tensor for key, tensor in tensors.items() if not key.startswith("random.")}
 
 
+def logits(folder: Path, name: str) -> Tensor:
+    """The logits of two evaluations: before and after training, or loading."""
+    return load_file(folder / name / "logits.safetensors")["logits"]
+
+
 def assert_same_curve(folder: Path, name: str, reference: str, loss: float, norm: float) -> None:
     """Compare step by step."""
     actual, expected = curve(folder, name), curve(folder, reference)
@@ -64,8 +69,7 @@ def test_every_layout_gives_the_curve_and_weights_of_one_rank(trained: Path, nam
 
 @pytest.mark.parametrize("name", [layout.name for layout in PLAIN])
 def test_an_evaluation_sees_the_newest_weights(trained: Path, name: str) -> None:
-    expected = load_file(trained / "alone" / "logits.safetensors")["logits"]
-    actual = load_file(trained / name / "logits.safetensors")["logits"]
+    expected, actual = logits(trained, "alone"), logits(trained, name)
     torch.testing.assert_close(actual, expected, rtol=0, atol=LOGIT)
     assert (actual[0] - actual[1]).abs().max() > 1, "training changed them"
 
@@ -101,6 +105,13 @@ def test_a_checkpoint_is_the_same_bits_on_any_number_of_ranks(trained: Path, nam
     assert any(key.startswith("exp_avg_sq.") and tensor.any() for key, tensor in expected.items())
     for key, tensor in expected.items():
         assert torch.equal(actual[key], tensor), key
+
+
+@pytest.mark.parametrize("name", [layout.name for layout in RELOADED])
+def test_an_evaluation_sees_the_weights_that_were_loaded(trained: Path, name: str) -> None:
+    before, after = logits(trained, name)
+    torch.testing.assert_close(after, logits(trained, SAVED.name)[1], rtol=0, atol=LOGIT)
+    assert (before - after).abs().max() > 1
 
 
 def test_each_rank_wrote_its_share(trained: Path) -> None:
