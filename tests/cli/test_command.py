@@ -58,7 +58,7 @@ def test_every_verb_has_a_worked_example(run: Run, verb: str) -> None:
         ("plan", "--memory", "0MB"),
         ("plan", "--kv", "int2"),
         ("plan", "--vocab", "12"),
-        ("generate", "folder"),
+        ("generate", "folder", "--logprobs", "2"),
         ("generate", "folder", "--prompt", "x", "--max-new-tokens", "0"),
         ("generate", "folder", "--prompt", "x", "--activations", "int4"),
         ("generate", "folder", "--prompt", "x", "--kv", "bf16"),

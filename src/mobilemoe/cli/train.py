@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mobilemoe.pipeline import RunEvent, RunResult
     from mobilemoe.recipe import Recipe
 
+GPUS_PER_NODE = 8
+
 TRAIN_EXAMPLES = (
     "\b\nExamples:\n"
     "  mobilemoe train recipes/nano.toml\n"
@@ -44,13 +46,26 @@ class PlanOptions:
     gpu: Annotated[
         str | None, typer.Option(help="With --dry-run: h100, ... or a TOML file of your own.")
     ] = None
-    gpus_per_node: Annotated[int, typer.Option(min=1, help="With --dry-run.")] = 8
+    gpus_per_node: Annotated[
+        int | None, typer.Option(min=1, help="With --dry-run: 8, if not given.")
+    ] = None
     price: Annotated[
         float | None, typer.Option(min=0.0, help="With --dry-run: dollars per GPU hour.")
     ] = None
     mfu: Annotated[
         float | None, typer.Option(min=0.01, max=1.0, help="With --dry-run: share of peak FLOPs.")
     ] = None
+
+    def given(self) -> dict[str, object]:
+        """Return the values that were given, by option."""
+        return {
+            "--dry-run": self.dry_run,
+            "--gpus": self.gpus,
+            "--gpu": self.gpu,
+            "--gpus-per-node": self.gpus_per_node,
+            "--price": self.price,
+            "--mfu": self.mfu,
+        }
 
 
 @unfolded
@@ -72,11 +87,17 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a model in four stages; Ctrl-C saves, --resume goes on exactly there."""
+    runs = {"--stage": stage, "--resume": resume, "--out": out}
     if report is not None:
+        _refuse({"RECIPE": recipe, "--set": set_, **runs, **plan.given()}, "--report")
         _report(report, as_json)
         return
     if recipe is None:
         raise typer.BadParameter("give a RECIPE, or --report RUN")
+    if plan.dry_run:
+        _refuse({"--resume": resume, "--out": out}, "--dry-run")
+    else:
+        _refuse(plan.given(), "a run without --dry-run")
     from mobilemoe.recipe import load_recipe
 
     chosen = load_recipe(recipe, set_ or ())
@@ -84,6 +105,13 @@ def train(
         _dry_run(chosen, plan, stage, as_json)
     else:
         _train(chosen, out or Path("runs") / chosen.name, stage, resume, as_json)
+
+
+def _refuse(options: dict[str, object], where: str) -> None:
+    """Refuse what would be ignored."""
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise typer.BadParameter(f"{', '.join(given)} cannot go with {where}")
 
 
 def _report(run: Path, as_json: bool) -> None:
@@ -105,7 +133,7 @@ def _dry_run(recipe: Recipe, plan: PlanOptions, stage: str | None, as_json: bool
         recipe,
         gpus=plan.gpus,
         gpu=plan.gpu,
-        gpus_per_node=plan.gpus_per_node,
+        gpus_per_node=plan.gpus_per_node or GPUS_PER_NODE,
         stage=stage,
         price=plan.price,
         mfu=plan.mfu,

@@ -28,7 +28,11 @@ class ReadAhead:
             self.close()
             self._reader = Prefetcher(self._batch, step, DEPTH, 1)
         self._next = step + 1
-        return next(self._reader)
+        try:
+            return next(self._reader)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """End the thread."""

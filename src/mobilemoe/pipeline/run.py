@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobilemoe.errors import MobileMoEError
-from mobilemoe.pipeline.events import Finished
+from mobilemoe.pipeline.events import Finished, Stopped
 from mobilemoe.pipeline.export import export_stage
 from mobilemoe.pipeline.folder import RunFolder
 from mobilemoe.pipeline.stage import Course, StageResult, train_stage
@@ -38,6 +38,8 @@ def run_stages(course: Course, only: str | None = None) -> RunResult:
             continue
         _check_start(folder, stage, before)
         resumed = folder.is_done(stage.name)
+        if not resumed and any(course.ranks.decided(course.stopping())):
+            raise Stopped
         result = train_stage(course, stage, folder.stage(before.name) if before else None)
         course.watch(Finished(stage.name, result.before, result.after, resumed))
         results.append(result)

@@ -162,7 +162,7 @@ class Parallel:
     """
 
     expert_parallel: int = 1
-    hang_timeout_s: float = 45.0
+    hang_timeout_s: float = 25.0  # torchrun's own 30 s to end the others come on top
 
     def __post_init__(self) -> None:
         ranges = {"expert_parallel": Range(1, 4096), "hang_timeout_s": Range(1, 86_400)}
