@@ -15,7 +15,6 @@ from mobilemoe.plan.cluster import (
     cluster_plan,
     gpu_profile,
     require_fit,
-    train_flops_per_token,
 )
 from mobilemoe.plan.cluster.document import plan_document
 from mobilemoe.plan.cluster.notes import expert_parallel_choices, plan_notes
@@ -38,7 +37,7 @@ def test_training_takes_six_flops_per_parameter_and_those_of_attention(size: str
     vectors = sum(w.size for w in config.weights() if w.kind in ("norm", "expert_bias"))
     scores = 12 * config.num_hidden_layers * config.num_attention_heads * config.head_dim
     expected = 6 * (config.active_params - vectors) + scores * (2048 + 1) / 2
-    assert train_flops_per_token(config, 2048) == expected
+    assert config.training_flops_per_token(2048) == expected
 
 
 def test_parts_add_up_and_states_are_sixteen_bytes_per_parameter() -> None:

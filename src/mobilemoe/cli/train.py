@@ -183,7 +183,7 @@ def require_torch() -> None:
 
 def show(view: TrainView, event: RunEvent) -> None:
     """Show one event of a run."""
-    from mobilemoe.pipeline import DataReady, Finished, Prepared, Saved, StageStarted
+    from mobilemoe.pipeline import DataReady, Finished, Prepared, Saved, StageStarted, Warned
 
     match event:
         case Prepared(what, done, total):
@@ -191,6 +191,8 @@ def show(view: TrainView, event: RunEvent) -> None:
         case DataReady(lines):
             for line in lines:
                 view.say(line)
+        case Warned(message):
+            view.say(f"warning: {message}")
         case StageStarted(stage, step):
             view.started(stage, step)
         case Saved(_, step, _):

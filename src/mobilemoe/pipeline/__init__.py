@@ -10,6 +10,7 @@ from mobilemoe.pipeline.events import (
     Saved,
     StageStarted,
     Stopped,
+    Warned,
 )
 from mobilemoe.pipeline.folder import RunFolder, claim
 from mobilemoe.pipeline.run import RunResult, run_stages
@@ -28,6 +29,7 @@ __all__ = [
     "StageResult",
     "StageStarted",
     "Stopped",
+    "Warned",
     "carry_out",
     "claim",
     "run_stages",

@@ -25,6 +25,13 @@ class DataReady:
 
 
 @dataclass(frozen=True)
+class Warned:
+    """The run may turn out not to fit this machine; it goes on."""
+
+    message: str
+
+
+@dataclass(frozen=True)
 class StageStarted:
     """A stage begins, or goes on after `step` steps."""
 
@@ -51,7 +58,7 @@ class Finished:
     resumed: bool
 
 
-RunEvent = TrainEvent | Prepared | DataReady | StageStarted | Saved | Finished
+RunEvent = TrainEvent | Prepared | DataReady | Warned | StageStarted | Saved | Finished
 Watch = Callable[[RunEvent], None]
 
 

@@ -13,7 +13,7 @@ from mobilemoe.checkpoint.hub import fetch, is_hub_id
 from mobilemoe.data import TrainingData, open_data
 from mobilemoe.engine.threads import default_threads
 from mobilemoe.errors import MobileMoEError
-from mobilemoe.pipeline.events import DataReady, Prepared, Watch
+from mobilemoe.pipeline.events import DataReady, Prepared, Warned, Watch
 from mobilemoe.pipeline.folder import RunFolder, claim
 from mobilemoe.pipeline.run import RunResult, run_stages
 from mobilemoe.pipeline.stage import Course
@@ -46,8 +46,9 @@ def carry_out(
     torch.set_num_threads(recipe.run.threads or default_threads())
     try:
         if ranks.rank == 0:
+            for message in check_run(recipe, out):
+                watch(Warned(message))
             claim(out, recipe, resume)
-            check_run(recipe, out)
         ranks.wait()
         data = _data(recipe, RunFolder(out), ranks, watch)
         watch(DataReady(tuple(data.summary().lines())))
@@ -61,9 +62,10 @@ def carry_out(
             tracker=_tracker(recipe, ranks),
             peak=peak_flops(ranks.device, recipe.run.precision),
         )
-        result = run_stages(course, only)
-        course.tracker.finish()
-        return result
+        try:
+            return run_stages(course, only)
+        finally:
+            course.tracker.finish()
     finally:
         ranks.close()
 

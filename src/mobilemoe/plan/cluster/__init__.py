@@ -9,7 +9,7 @@ from mobilemoe.plan.cluster.plan import ClusterPlan, StagePlan, cluster_plan
 from mobilemoe.plan.cluster.quantity import Quantity
 from mobilemoe.plan.cluster.refusal import require_fit
 from mobilemoe.plan.cluster.shards import padded_by_part, trained_by_part
-from mobilemoe.plan.cluster.step_time import StepTime, step_time, train_flops_per_token
+from mobilemoe.plan.cluster.step_time import StepTime, step_time
 from mobilemoe.plan.cluster.traffic import Flow, flows
 
 __all__ = [
@@ -32,6 +32,5 @@ __all__ = [
     "require_fit",
     "stage_memory",
     "step_time",
-    "train_flops_per_token",
     "trained_by_part",
 ]

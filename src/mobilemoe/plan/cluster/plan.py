@@ -22,7 +22,6 @@ from mobilemoe.plan.cluster.step_time import (
     LINK_EFFICIENCY,
     StepTime,
     step_time,
-    train_flops_per_token,
 )
 from mobilemoe.plan.cluster.traffic import Flow, flows
 from mobilemoe.recipe import Recipe, Stage
@@ -134,7 +133,7 @@ def _stage_plan(
 ) -> StagePlan:
     time = step_time(config, layout, stage, gpu, mfu)
     seconds = stage.steps * time.total / EFFECTIVE_SHARE.value
-    flops = train_flops_per_token(config, stage.context) * float(stage.tokens_per_step)
+    flops = config.training_flops_per_token(stage.context) * float(stage.tokens_per_step)
     gpu_hours = seconds / 3600 * layout.gpus
     return StagePlan(
         stage=stage,

@@ -63,21 +63,13 @@ class StepTime:
         return self.exchange > self.compute + self.recompute
 
 
-def train_flops_per_token(config: ModelConfig, context: int) -> int:
-    """Return the FLOPs of one token, forwards and backwards: 6 per parameter that multiplies.
-
-    Attention scores are included, over the (T + 1) / 2 positions that a token sees on average.
-    """
-    return 6 * config.macs_per_token(positions=(context + 1) / 2)
-
-
 def step_time(
     config: ModelConfig, layout: Layout, stage: Stage, gpu: GpuProfile, mfu: Quantity
 ) -> StepTime:
     """Return how long one optimiser step of `stage` takes on every GPU."""
     tokens = layout.rows_per_gpu(stage) * stage.context
     peak = gpu.bf16_flops if layout.precision == "bf16" else gpu.fp32_flops
-    flops = train_flops_per_token(config, stage.context) * tokens
+    flops = config.training_flops_per_token(stage.context) * tokens
     compute = flops / (mfu.value * peak.value)
     sent = {flow.kind: _seconds(flow, gpu) for flow in flows(config, layout, stage)}
     shard = sum(padded_by_part(config, layout).values()) * WIDE_BYTES
