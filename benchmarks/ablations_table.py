@@ -51,6 +51,13 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def smoothed(values: list[float]) -> list[float]:
+    """Return running means: the mixture's domains take turns and differ by nats."""
+    reach = 7
+    spans = [values[max(0, i - reach) : i + reach + 1] for i in range(len(values))]
+    return [mean(span) for span in spans]
+
+
 def plot(result: Mapping[str, Any], path: Path) -> None:
     """Draw training loss over tokens and the held-out loss of every seed."""
     import matplotlib.pyplot as plt
@@ -58,14 +65,19 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for place, (name, rows) in enumerate(by_variant(result).items()):
         curves = [row["curve"] for row in rows]
-        averaged = [mean(values) for values in zip(*curves, strict=True)]
+        averaged = smoothed([mean(values) for values in zip(*curves, strict=True)])
         tokens = [rows[0]["tokens"] * i / len(averaged) / 1e3 for i in range(len(averaged))]
         left.plot(tokens, averaged, label=name, linewidth=1.2)
         losses = [row["heldout_mean"] for row in rows]
         right.plot(losses, [place] * len(losses), "o", alpha=0.6)
         right.plot(mean(losses), place, "|", markersize=22, color="black")
-    left.set(xlabel="thousand tokens", ylabel="training loss, nats", title="mean over seeds")
+    left.set(
+        xlabel="thousand tokens",
+        ylabel="training loss, nats",
+        title="mean over seeds, running mean",
+    )
     left.legend(frameon=False)
+    left.set_ylim(top=7)
     right.set(xlabel="held-out loss, nats (each seed, and the mean)")
     right.set_yticks(range(len(by_variant(result))), list(by_variant(result)))
     right.invert_yaxis()
