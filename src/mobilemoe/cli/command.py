@@ -16,7 +16,7 @@ from mobilemoe.cli.generate import GENERATE_EXAMPLES, generate
 from mobilemoe.cli.guard import guarded
 from mobilemoe.cli.info import INFO_EXAMPLES, info
 from mobilemoe.cli.init import INIT_EXAMPLES, init
-from mobilemoe.cli.plan import PLAN_EXAMPLES, plan
+from mobilemoe.cli.plan_verbs import plan_app
 from mobilemoe.cli.tokenize import TOKENIZE_EXAMPLES, tokenize
 from mobilemoe.cli.train import TRAIN_EXAMPLES, train
 from mobilemoe.cli.verify import VERIFY_EXAMPLES, verify
@@ -57,7 +57,7 @@ def _options(
 
 app.command(epilog=DEMO_EXAMPLES)(guarded(demo))
 app.command(epilog=INFO_EXAMPLES)(guarded(info))
-app.command(epilog=PLAN_EXAMPLES)(guarded(plan))
+app.add_typer(plan_app, name="plan")
 app.command(epilog=TRAIN_EXAMPLES)(guarded(train))
 app.command(epilog=INIT_EXAMPLES)(guarded(init))
 app.command(epilog=CONVERT_EXAMPLES)(guarded(convert))

@@ -30,6 +30,7 @@ class KvCache(StrEnum):
 
 
 def plan(
+    verb: typer.Context,
     memory: Annotated[
         int,
         typer.Option(parser=parse_bytes, metavar="BYTES", help="For INT4 weights and KV cache."),
@@ -44,6 +45,8 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Choose an architecture for a memory and compute budget, and say why."""
+    if verb.invoked_subcommand is not None:
+        return
     from mobilemoe.plan import Budget, design
 
     budget = Budget(

@@ -1,0 +1,11 @@
+"""`mobilemoe plan` and the verbs below it."""
+
+from __future__ import annotations
+
+import typer
+
+from mobilemoe.cli.guard import guarded
+from mobilemoe.cli.plan import PLAN_EXAMPLES, plan
+
+plan_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+plan_app.callback(epilog=PLAN_EXAMPLES)(guarded(plan))
