@@ -6,6 +6,8 @@ import typer
 
 from mobilemoe.cli.guard import guarded
 from mobilemoe.cli.plan import PLAN_EXAMPLES, plan
+from mobilemoe.cli.plan_sweep import SWEEP_EXAMPLES, sweep
 
 plan_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 plan_app.callback(epilog=PLAN_EXAMPLES)(guarded(plan))
+plan_app.command("sweep", epilog=SWEEP_EXAMPLES)(guarded(sweep))
