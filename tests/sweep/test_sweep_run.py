@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,14 @@ def prepared(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     (folder / "small.toml").write_text(SMALL)
     shutil.copytree(demo_folder / "runs" / "demo" / "data", folder / "out" / "data")
     return folder
+
+
+def ended(process: str, patience_s: float = 20.0) -> bool:
+    """Whether the process is gone; the one that tracks resources leaves after its parent."""
+    until = time.monotonic() + patience_s
+    while (exists := Path(f"/proc/{process}").exists()) and time.monotonic() < until:
+        time.sleep(0.05)
+    return not exists
 
 
 def table(path: Path) -> dict[str, dict[str, Any]]:
@@ -125,7 +134,7 @@ def test_ctrl_c_keeps_finished_rows_and_leaves_no_process(prepared: Path, finish
     running.send_signal(signal.SIGINT)
     assert running.wait(60) == 130
     assert "interrupted" in running.stderr.read()
-    assert children and not any(Path(f"/proc/{child}").exists() for child in children)
+    assert children and all(ended(child) for child in children)
     kept = table(out)
     assert 1 <= len(kept) < len(KEYS)
     assert all(table(finished)[key] == row for key, row in kept.items())

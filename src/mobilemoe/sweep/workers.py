@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -51,9 +52,8 @@ def train_all(
         )
         process.start()
         theirs.close()
-        worker = _Worker(process, ours, waiting.pop())
-        worker.pipe.send(worker.run)
-        busy.append(worker)
+        busy.append(_Worker(process, ours, waiting.pop()))
+        _send(busy[-1])
 
     try:
         for _ in range(min(workers, len(runs))):
@@ -64,7 +64,7 @@ def train_all(
                 outcome = _result(worker)
                 if outcome.row is not None and waiting:
                     worker.run = waiting.pop()
-                    worker.pipe.send(worker.run)
+                    _send(worker)
                 else:
                     _end(worker)
                     busy.remove(worker)
@@ -76,10 +76,16 @@ def train_all(
             _end(worker)
 
 
+def _send(worker: _Worker) -> None:
+    """Hand over the run; that nobody is there to take it is seen when its result is read."""
+    with suppress(OSError):
+        worker.pipe.send(worker.run)
+
+
 def _result(worker: _Worker) -> Outcome:
     try:
         row, error = worker.pipe.recv()
-    except EOFError:
+    except (EOFError, OSError):  # closed, or reset with words unread
         worker.process.join()
         code = worker.process.exitcode
         return Outcome(worker.run, None, f"the process ended with status {code}")
