@@ -18,12 +18,13 @@ _CHARACTER = 6.6  # pixels of a character at size 11, on the safe side
 
 @dataclass(frozen=True)
 class Key:
-    """One entry: its words and how its swatch looks. `tint` is a colour, not a name."""
+    """One entry: its words and how its swatch looks. `tint` is a colour, `mark` a line's point."""
 
     text: str
     tint: str
     kind: Literal["square", "line", "dashes", "dots", "dot", "ring", "hatch"] = "square"
     alpha: float = 1.0
+    mark: str = ""
 
 
 def expert_keys(experts: Sequence[float], kind: Literal["square", "line", "dot"]) -> list[Key]:
@@ -78,3 +79,5 @@ def _swatch(layer: Axes, key: Key, x: float, y: float) -> None:
     else:
         style = {"line": "-", "dashes": (0, (4, 2.5)), "dots": (0, (1, 2))}[key.kind]
         layer.plot([x, x + 18], [y, y], color=key.tint, lw=2, ls=style)
+        if key.mark:
+            layer.plot(x + 9, y, key.mark, ms=6, color=key.tint)
