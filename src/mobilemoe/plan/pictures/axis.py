@@ -75,9 +75,7 @@ def log_ticks(low: float, high: float, most: int) -> list[float]:
     return inside[:: math.ceil(len(inside) / most)]
 
 
-def log_scale(
-    axes: Axes, which: str, low: float, high: float, *, ticks: int, form: Format
-) -> None:
+def log_scale(axes: Axes, which: str, low: float, high: float, *, ticks: int, form: Format) -> None:
     """Make one axis ("x" or "y") logarithmic from `low` to `high`, with at most `ticks` ticks."""
     scale, limits = getattr(axes, f"set_{which}scale"), getattr(axes, f"set_{which}lim")
     scale("log")
@@ -95,7 +93,9 @@ def linear_scale(axes: Axes, which: str, *, ticks: int, form: Format) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: form(value)))
 
 
-def padded(values: Iterable[float], share: float = 0.06, least: float = 1e-3) -> tuple[float, float]:
+def padded(
+    values: Iterable[float], share: float = 0.06, least: float = 1e-3
+) -> tuple[float, float]:
     """Return limits around the finite ones of `values`, with a margin; 0 to 1 without any."""
     known = [value for value in values if math.isfinite(value)]
     if not known:

@@ -117,9 +117,7 @@ def _point(
     )
 
 
-def _layout(
-    config: ModelConfig, stage: Stage, gpus: int, gpu: GpuProfile
-) -> tuple[Layout, bool]:
+def _layout(config: ModelConfig, stage: Stage, gpus: int, gpu: GpuProfile) -> tuple[Layout, bool]:
     """Return one row at a time, with activation checkpointing only where it is needed."""
     for checkpointing in (False, True):
         layout = Layout(gpus, micro_batch_rows=1, activation_checkpointing=checkpointing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,7 +16,6 @@ from mobilemoe.plan.pictures.axis import (
     bytes_text,
     colour,
     count_text,
-    experts_label,
     linear_scale,
     log_padded,
     log_scale,
@@ -62,7 +62,7 @@ def front_words(points: Sequence[FrontPoint]) -> str:
     loss = "no predicted loss" if chosen.loss is None else f"predicted loss {chosen.loss:.3f}"
     speed = "" if chosen.decode_tok_s is None else f", {chosen.decode_tok_s:.3g} tokens/s"
     return (
-        f"{words} Chosen: {chosen.name}, {experts_label(chosen.expert_equivalents)}, {loss}, "
+        f"{words} Chosen: {chosen.name}, {loss}, "
         f"{bytes_text(chosen.memory_bytes)}{speed}, {power_text(chosen.training_flops)} FLOPs."
     )
 
@@ -89,7 +89,7 @@ def _draw(points: Sequence[FrontPoint], rmse: float, width: int) -> Figure:
         axes = panel(figure, *place)
         _panel(axes, points, view, ticks=3 if beside and columns > 2 else 4)
         _height(axes, points, rmse, named=column == 0)
-        axes.set_title(view.title, loc="left", fontsize=11, color=light("soft"), pad=6, x=0)
+        axes.set_title(view.title, loc="left", fontsize=11, color=light("soft"), pad=7, x=0.02)
     return figure
 
 
@@ -136,20 +136,24 @@ def _height(axes: Axes, points: Sequence[FrontPoint], rmse: float, named: bool) 
         log_scale(axes, "y", *log_padded(values, 1.3), ticks=5, form=count_text)
         _unit(axes, "active", named)
         return
-    axes.set_ylim(*padded(values, 0.12, max(rmse, 1e-3)))
+    axes.set_ylim(*padded(values, 0.12, max(2 * rmse, 0.03)))
     linear_scale(axes, "y", ticks=6, form=lambda loss: f"{loss:.2f}")
     _unit(axes, "loss", named)
     if rmse > 0:
         low, high = axes.get_ylim()
         x = axes.get_xlim()[1] * 0.97
-        look = {"color": light("mute"), "capsize": 3, "lw": 1.4, "zorder": 1}
+        look: dict[str, Any] = {"color": light("mute"), "capsize": 3, "lw": 1.4, "zorder": 1}
         axes.errorbar([x], [high - rmse - 0.03 * (high - low)], yerr=[rmse], **look)
 
 
 def _unit(axes: Axes, text: str, named: bool) -> None:
     """Write the unit of the height above its ticks, or take the ticks of later panels away."""
     if named:
-        look = {"fontsize": 11, "color": light("soft"), "ha": "right"}
-        axes.text(-0.03, 1.03, text, transform=axes.transAxes, **look)
+        look: dict[str, Any] = {
+            "fontsize": 11,
+            "color": light("soft"),
+            "textcoords": "offset points",
+        }
+        axes.annotate(text, (0, 1), xycoords="axes fraction", xytext=(-44, 6), **look)
     else:
         axes.tick_params(axis="y", labelleft=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -89,7 +90,9 @@ def _panel(
     for curve in family:
         tint = colour(curve.expert_equivalents)
         axes.plot(curve.x, curve.loss, color=tint, lw=1.5, ls=(0, (1, 1.8)))
-        inside = [loss if ok else float("nan") for loss, ok in zip(curve.loss, curve.inside, strict=True)]
+        inside = [
+            loss if ok else float("nan") for loss, ok in zip(curve.loss, curve.inside, strict=True)
+        ]
         axes.plot(curve.x, inside, color=tint, lw=2.2)
     axes.set_ylim(*padded(loss for curve in family for loss in curve.loss))
     linear_scale(axes, "y", ticks=5, form=lambda loss: f"{loss:.2f}")
@@ -103,7 +106,7 @@ def _error_bar(axes: Axes, rmse: float) -> None:
     low, high = axes.get_ylim()
     top = high - 0.05 * (high - low)
     x = axes.get_xlim()[1] * 0.92
-    look = {"color": light("ink"), "capsize": 3, "lw": 1.4}
+    look: dict[str, Any] = {"color": light("ink"), "capsize": 3, "lw": 1.4}
     axes.errorbar([x], [top - rmse], yerr=[rmse], **look)
     axes.annotate(
         f"±{rmse:.2g}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -61,7 +62,9 @@ def _draw(parts: MemoryParts, budget: float | None, width: int) -> Figure:
     near = budget is not None and budget < 3 * top
     axes.set_ylim(0, 1.08 * max(top, budget if near and budget else 0, 1))
     axes.set_xlim(parts.contexts[0], max(parts.contexts[-1], parts.contexts[0] + 1))
-    ticks = parts.contexts if width > NARROW else parts.contexts[:: max(1, len(parts.contexts) // 3)]
+    ticks = (
+        parts.contexts if width > NARROW else parts.contexts[:: max(1, len(parts.contexts) // 3)]
+    )
     axes.set_xticks(ticks, [f"{context:,}" for context in ticks])
     linear_scale(axes, "y", ticks=5, form=lambda v: bytes_text(v) if v else "0")
     axes.set_xlabel("context, tokens")
@@ -86,7 +89,7 @@ def _stack(axes: Axes, parts: MemoryParts) -> None:
 def _limit(axes: Axes, budget: float, near: bool) -> None:
     """Draw the budget as a line, or say where it is if that is far above."""
     left = axes.get_xlim()[0]
-    look = {"fontsize": 11, "annotation_clip": False, "textcoords": "offset points"}
+    look: dict[str, Any] = {"fontsize": 11, "annotation_clip": False, "textcoords": "offset points"}
     text = f"budget {bytes_text(budget)}"
     if near:
         axes.axhline(budget, color=light("ink"), lw=1.4, ls=(0, (5, 3)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -102,12 +104,22 @@ def _fill(axes: Axes, found: Regions) -> None:
 
 
 def _area(
-    axes: Axes, found: Regions, level_CM: Floats, fill: str, alpha: float | None = 1, hatch: str = ""
+    axes: Axes,
+    found: Regions,
+    level_CM: Floats,
+    fill: str,
+    alpha: float | None = 1,
+    hatch: str = "",
 ) -> None:
     """Fill where `level_CM` is positive; its zero is found between the cells."""
     if not (level_CM > 0).any():
         return
-    look = {"levels": [0, 1e9], "colors": [fill], "hatches": [hatch or None], "alpha": alpha}
+    look: dict[str, Any] = {
+        "levels": [0, 1e9],
+        "colors": [fill],
+        "hatches": [hatch or None],
+        "alpha": alpha,
+    }
     drawn = axes.contourf(found.memory_M, found.flops_C, level_CM, **look)
     drawn.set(edgecolor=light("mute") if hatch else "none", linewidth=0)
 
@@ -119,13 +131,14 @@ def _lead(loss_ECM: Floats, index: int) -> Floats:
     if not len(others):
         return np.where(mine < 1e6, 1.0, -1.0)
     best = np.nan_to_num(others, nan=1e6).min(axis=0)
-    return np.clip(best - mine, -1.0, 1.0)
+    lead: Floats = np.clip(best - mine, -1.0, 1.0)
+    return lead
 
 
 def _even_line(axes: Axes, found: Regions) -> None:
     gain = np.nan_to_num(found.dense_gain_CM, nan=0.0)
     if (gain > 0).any() and (gain < 0).any():
-        look = {"levels": [0], "colors": [light("ink")], "linewidths": 1.8}
+        look: dict[str, Any] = {"levels": [0], "colors": [light("ink")], "linewidths": 1.8}
         axes.contour(found.memory_M, found.flops_C, gain, **look)
 
 
@@ -134,7 +147,7 @@ def _mark(axes: Axes, budget: Budget) -> None:
     (low, high), (few, many) = axes.get_xlim(), axes.get_ylim()
     if not (low <= memory <= high and few <= flops <= many):
         return
-    look = {"mfc": light("paper"), "mec": light("ink"), "mew": 2}
+    look: dict[str, Any] = {"mfc": light("paper"), "mec": light("ink"), "mew": 2}
     axes.plot(memory, flops, "o", ms=9, zorder=6, **look)
     right = np.log(memory / low) > 0.7 * np.log(high / low)
     axes.annotate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mobilemoe.page.markup import TIMES
 from mobilemoe.plan.search import Candidate, Plan
 
 
@@ -40,7 +41,7 @@ def front_points(plan: Plan) -> tuple[FrontPoint, ...]:
 def candidate_name(candidate: Candidate) -> str:
     """Return a candidate as a reader names it: 768 x 20, E 8, g 8, shared."""
     shape = candidate.shape
-    size = f"{shape.hidden_size} × {shape.num_hidden_layers}"
+    size = f"{shape.hidden_size} {TIMES} {shape.num_hidden_layers}"
     if shape.is_dense:
         return f"{size}, dense"
     form = ", shared" if shape.shared_expert else ""

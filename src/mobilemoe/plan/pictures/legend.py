@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
@@ -43,7 +43,11 @@ def legend(layer: Axes, keys: Sequence[Key], left: float, top: float, width: flo
         x, y = left, top + ROW * line + ROW / 2
         for key in row:
             _swatch(layer, key, x, y)
-            words = {"fontsize": 11, "color": light("soft"), "va": "center_baseline"}
+            words: dict[str, Any] = {
+                "fontsize": 11,
+                "color": light("soft"),
+                "va": "center_baseline",
+            }
             layer.text(x + _room(key), y, key.text, **words)
             x += _wide(key)
 
@@ -71,7 +75,12 @@ def _rows(keys: Sequence[Key], width: float) -> list[list[Key]]:
 def _swatch(layer: Axes, key: Key, x: float, y: float) -> None:
     if key.kind in ("square", "hatch"):
         hatch = "/////" if key.kind == "hatch" else None
-        look = {"hatch": hatch, "edgecolor": light("ink"), "lw": 0, "alpha": key.alpha}
+        look: dict[str, Any] = {
+            "hatch": hatch,
+            "edgecolor": light("ink"),
+            "lw": 0,
+            "alpha": key.alpha,
+        }
         layer.add_patch(Rectangle((x, y - 6), 12, 12, facecolor=key.tint, **look))
     elif key.kind in ("dot", "ring"):
         inside = key.tint if key.kind == "dot" else light("paper")

@@ -42,12 +42,14 @@ class Regions:
     @property
     def fits_CM(self) -> NDArray[np.bool_]:
         """Whether any model fits."""
-        return np.isfinite(self.loss_ECM).any(axis=0)
+        fits: NDArray[np.bool_] = np.isfinite(self.loss_ECM).any(axis=0)
+        return fits
 
     @property
     def winner_CM(self) -> NDArray[np.intp]:
         """Index into `experts` of the lowest loss (the first one where nothing fits)."""
-        return _known(self.loss_ECM).argmin(axis=0)
+        winner: NDArray[np.intp] = _known(self.loss_ECM).argmin(axis=0)
+        return winner
 
     @property
     def margin_CM(self) -> Floats:
@@ -112,9 +114,7 @@ def _budgets(name: str, values: Sequence[float]) -> Floats:
     return array
 
 
-def _best(
-    law: MoELaw, sizes: Sizes, memory_M: Floats, flops_C: Floats
-) -> tuple[Floats, Floats]:
+def _best(law: MoELaw, sizes: Sizes, memory_M: Floats, flops_C: Floats) -> tuple[Floats, Floats]:
     """Return loss and active parameters [C, M] of the best model of one E."""
     active_N = _sizes_tried(sizes, memory_M)
     loss_CN = np.array(

@@ -46,7 +46,9 @@ class Sizes:
         """Return the most active parameters that fit into `memory` bytes; 0 if nothing does."""
         if memory < self.memory_W[0]:
             return 0.0
-        return float(np.exp(np.interp(np.log(memory), np.log(self.memory_W), np.log(self.active_W))))
+        return float(
+            np.exp(np.interp(np.log(memory), np.log(self.memory_W), np.log(self.active_W)))
+        )
 
 
 def family_sizes(
