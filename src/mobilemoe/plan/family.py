@@ -24,7 +24,7 @@ MAX_KV_HEADS = 4
 MANY_HEADS = 8  # from here on, the family shares keys and values over two heads at least
 EXPERT_PARALLEL = 4  # devices that share the experts in training (arXiv 2605.27358)
 WIDTH_PER_LAYER = 40
-DEPTH_SLACK = 0.1  # of the family's depth, one layer at least
+DEPTH_SLACK = 0.1  # of the family's depth, rounded down: none below ten layers
 WIDTHS = range(GROUP_SIZE, 2048 + 1, GROUP_SIZE)
 MAX_LAYERS = ceil(WIDTHS[-1] / WIDTH_PER_LAYER * (1 + DEPTH_SLACK))
 
@@ -137,8 +137,8 @@ def family_depth(hidden_size: int) -> int:
 def depths(hidden_size: int) -> range:
     """Return the depths that the planner looks at for a width."""
     middle = family_depth(hidden_size)
-    slack = max(1, int(DEPTH_SLACK * middle))
-    return range(max(1, middle - slack), middle + slack + 1)
+    slack = int(DEPTH_SLACK * middle)
+    return range(middle - slack, middle + slack + 1)
 
 
 def kv_heads(heads: int) -> int:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from mobilemoe.config import LLAMA3_VOCAB_SIZE, KvFormat
 from mobilemoe.errors import MobileMoEError
 from mobilemoe.plan.family import GRANULARITIES, GRANULARITY
+
+if TYPE_CHECKING:
+    from mobilemoe.plan.device import DeviceProfile
 
 MIN_VOCAB_SIZE = 256  # every byte must be writable
 TYPICAL_DEPTH = 1024  # positions in the cache at which decoding is timed, our choice
@@ -39,7 +42,7 @@ class Constraints:
     vocab_size: int = LLAMA3_VOCAB_SIZE
     kv_format: KvFormat = "int8"
     flops_per_token: int | None = None
-    device: Any = None
+    device: DeviceProfile | None = None
     threads: int | None = None
     decode_tok_s: float | None = None
     decode_depth: int | None = None

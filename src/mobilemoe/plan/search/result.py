@@ -45,9 +45,10 @@ class Plan:
     """What to train for `constraints`, and how sure that is.
 
     `front` is the Pareto front over loss, memory, decode speed and training cost of everything
-    feasible, lowest loss first; `ties` are its members whose loss differs from the lowest by less
-    than the law's error. `confidence` are sentences on what the choice rests on; `notes` say what
-    it uses and leaves.
+    that was compared, lowest loss first; `ties` are its members whose loss differs from the lowest
+    by less than the law's error, () without losses. `chosen` is one of the front or, where a
+    convention decided among ties, may be beside it. `confidence` are sentences on what the choice
+    rests on; `notes` say what it uses and leaves.
     """
 
     constraints: Constraints
