@@ -130,10 +130,12 @@ def _layout(config: ModelConfig, stage: Stage, gpus: int, gpu: GpuProfile) -> tu
 def _loss(law: MoELaw | None, trainee: Trainee, tokens: float) -> tuple[float | None, bool]:
     if law is None:
         return None, False
-    active, experts = trainee.config.active_params, trainee.expert_equivalents
-    loss = law.loss(active_params=active, tokens=tokens, num_experts=experts, extrapolate=True)
-    asked = ((active, law.active_grid), (tokens, law.token_grid), (experts, law.expert_grid))
-    return loss, not all(grid[0] <= value <= grid[-1] for value, grid in asked)
+    predicted = law.predict(
+        active_params=trainee.config.active_params,
+        tokens=tokens,
+        num_experts=trainee.expert_equivalents,
+    )
+    return predicted.loss, bool(predicted.outside)
 
 
 def _stage(tokens: float, gpus: int) -> Stage:

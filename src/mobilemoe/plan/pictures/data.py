@@ -67,6 +67,7 @@ def plan_data(
         kv_format=asked.kv_format,
     )
     tokens = [chosen.tokens * step for step in TOKEN_STEPS]
+    asked_law = law if chosen.loss is not None else None  # a law that does not reach is not asked
     return PlanData(
         plan=plan,
         law=law,
@@ -74,7 +75,7 @@ def plan_data(
         points=front_points(plan),
         regions=regions(law, sizes, memories, flops),
         memory=memory_parts(chosen.config, even_contexts(asked.context), asked.kv_format),
-        costs=training_costs(law, _trainees(plan), tokens, gpu_profile(gpu), gpus),
+        costs=training_costs(asked_law, _trainees(plan), tokens, gpu_profile(gpu), gpus),
         curves=law_curves(law),
         latencies=_latencies(plan),
     )

@@ -28,7 +28,7 @@ from mobilemoe.plan.pictures.legend import Key, expert_keys, legend, legend_heig
 
 CAPTION = (
     "Every model that no other one beats in all of loss, memory, decode speed and training cost at "
-    "once. Ringed: the choice. Hollow: the law was not fitted there. Models within the bar of each "
+    "once. Ringed: the choice, which a convention may put beside the front. Hollow: the law was not fitted there. Models within the bar of each "
     "other, the fit's error, cannot be told apart by loss."
 )
 
@@ -73,7 +73,7 @@ def front_figure(points: Sequence[FrontPoint], rmse: float = 0.0) -> Draw:
 
 
 def _draw(points: Sequence[FrontPoint], rmse: float, width: int) -> Figure:
-    views = [view for view in _VIEWS if any(_known(view.of(point)) for point in points)]
+    views = [view for view in _VIEWS if _tells(view, points)] or list(_VIEWS[:1])
     keys = _keys(points)
     beside = width > NARROW
     columns = len(views) if beside else 1
@@ -101,8 +101,10 @@ def _keys(points: Sequence[FrontPoint]) -> list[Key]:
     return keys
 
 
-def _known(value: float | None) -> bool:
-    return value is not None and value > 0
+def _tells(view: _View, points: Sequence[FrontPoint]) -> bool:
+    """Whether the members differ in this; at one training budget they all cost the same."""
+    known = [value for value in map(view.of, points) if value is not None]
+    return bool(known) and (len(points) == 1 or max(known) > 1.001 * min(known))
 
 
 def _panel(axes: Axes, points: Sequence[FrontPoint], view: _View, ticks: int) -> None:

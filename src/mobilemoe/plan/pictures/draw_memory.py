@@ -53,7 +53,7 @@ def memory_figure(parts: MemoryParts, budget: float | None = None) -> Draw:
 def _draw(parts: MemoryParts, budget: float | None, width: int) -> Figure:
     keys = [Key(name, light(_TINTS[name])) for name in parts.parts]
     head = legend_height(keys, width) + 14
-    left, right, foot, tall = 58, 12, 44, 260 if width > NARROW else 220
+    left, right, foot, tall = 58, 22, 44, 260 if width > NARROW else 220
     figure = new_figure(width, head + tall + foot)
     axes = panel(figure, left, head, width - left - right, tall)
     legend(sheet(figure), keys, 0, 0, width)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mobilemoe.page.markup import TIMES
-from mobilemoe.plan.search import Candidate, Plan
+from mobilemoe.plan.search import Candidate, Plan, thinned
+
+NBSP = "\u00a0"
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,9 @@ class FrontPoint:
     tied: bool
 
 
-def front_points(plan: Plan) -> tuple[FrontPoint, ...]:
-    """Return the members of the front in its order; the chosen one is among them in any case."""
-    members: Sequence[Candidate] = plan.front
+def front_points(plan: Plan, most: int | None = None) -> tuple[FrontPoint, ...]:
+    """Return the front in its order, `most` of it in even steps of memory, and the chosen one."""
+    members: Sequence[Candidate] = plan.front if most is None else thinned(plan.front, most)
     if plan.chosen not in members:
         members = (plan.chosen, *members)
     return tuple(_point(each, plan) for each in members)
@@ -41,11 +43,11 @@ def front_points(plan: Plan) -> tuple[FrontPoint, ...]:
 def candidate_name(candidate: Candidate) -> str:
     """Return a candidate as a reader names it: 768 x 20, E 8, g 8, shared."""
     shape = candidate.shape
-    size = f"{shape.hidden_size} {TIMES} {shape.num_hidden_layers}"
+    size = f"{shape.hidden_size}{NBSP}{TIMES}{NBSP}{shape.num_hidden_layers}"
     if shape.is_dense:
         return f"{size}, dense"
     form = ", shared" if shape.shared_expert else ""
-    return f"{size}, E {shape.expert_equivalents}, g {shape.granularity}{form}"
+    return f"{size}, E{NBSP}{shape.expert_equivalents}, g{NBSP}{shape.granularity}{form}"
 
 
 def _point(candidate: Candidate, plan: Plan) -> FrontPoint:

@@ -48,7 +48,7 @@ def _asked(data: PlanData) -> Iterator[Input]:
 def _law(law: MoELaw) -> Iterator[Input]:
     is_published = law == published_law()
     kind = "published" if is_published else "measured"
-    source = f"{PAPER}, joint fit over E" if is_published else "a fit to runs of one's own"
+    source = law.source or "a fit to runs of one's own"
     for name in _COEFFICIENTS:
         yield Input("law", name, _text(getattr(law, name)), kind, source)
     source = f"{PAPER}: 6 FLOPs per active parameter and token"

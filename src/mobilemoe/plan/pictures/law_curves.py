@@ -76,14 +76,13 @@ def _axis(grid: Sequence[float]) -> list[float]:
 def _curve(
     law: MoELaw, experts: int, points: Sequence[tuple[float, float]], along: int
 ) -> LawCurve:
-    losses = tuple(
-        law.loss(active_params=n, tokens=d, num_experts=experts, extrapolate=True)
-        for n, d in points
+    predicted = [
+        law.predict(active_params=active, tokens=tokens, num_experts=experts)
+        for active, tokens in points
+    ]
+    return LawCurve(
+        expert_equivalents=experts,
+        x=tuple(point[along] for point in points),
+        loss=tuple(each.loss for each in predicted),
+        inside=tuple(not each.outside for each in predicted),
     )
-    inside = tuple(_inside(law, experts, n, d) for n, d in points)
-    return LawCurve(experts, tuple(point[along] for point in points), losses, inside)
-
-
-def _inside(law: MoELaw, experts: int, active: float, tokens: float) -> bool:
-    asked = ((active, law.active_grid), (tokens, law.token_grid), (experts, law.expert_grid))
-    return all(grid[0] <= value <= grid[-1] for value, grid in asked)

@@ -18,9 +18,11 @@ from mobilemoe.plan.search import Plan
 
 Kind = Literal["png", "svg"]
 _RULES = """
-.reasons td,.rules td,.changes td,.inputs td{text-align:left}
+.reasons td,.rules td,.changes td,.inputs td,.reasons thead th,.rules thead th,
+.changes thead th,.inputs thead th{text-align:left}
+.reasons code{overflow-wrap:normal}.reasons td:last-child{min-width:13em}
 .reasons td:last-child,.inputs td:last-child{width:46%;overflow-wrap:anywhere}
-.rules td:last-child,.changes td:last-child{text-align:right}
+.rules tr>:last-child,.changes tr>:last-child{text-align:right}
 .inputs{font-size:.84rem}.inputs td:nth-child(2){white-space:nowrap}
 .front th,.cost th{white-space:nowrap}
 """
@@ -108,11 +110,11 @@ def plan_drawings(data: PlanData) -> dict[str, Drawing]:
 
 
 def _page(data: PlanData) -> str:
-    from mobilemoe.plan.pictures import sections, sections_choice
+    from mobilemoe.plan.pictures import sections, sections_choice, sections_front
 
     shown = plan_drawings(data)
     parts = (
-        ("front", "What can be had", sections.front_section(data, shown["front"])),
+        ("front", "What can be had", sections_front.front_section(data, shown["front"])),
         ("choice", "Why this one", sections_choice.choice_section(data.plan)),
         ("doubt", "How sure, and what would change it", sections_choice.doubt_section(data.plan)),
         ("regions", "Dense or experts", sections.regions_section(data, shown.get("regions"))),

@@ -42,8 +42,7 @@ class Regions:
     @property
     def fits_CM(self) -> NDArray[np.bool_]:
         """Whether any model fits."""
-        fits: NDArray[np.bool_] = np.isfinite(self.loss_ECM).any(axis=0)
-        return fits
+        return np.any(np.isfinite(self.loss_ECM), axis=0)
 
     @property
     def winner_CM(self) -> NDArray[np.intp]:
@@ -117,13 +116,13 @@ def _budgets(name: str, values: Sequence[float]) -> Floats:
 def _best(law: MoELaw, sizes: Sizes, memory_M: Floats, flops_C: Floats) -> tuple[Floats, Floats]:
     """Return loss and active parameters [C, M] of the best model of one E."""
     active_N = _sizes_tried(sizes, memory_M)
+    curve = law.dense_law(sizes.expert_equivalents)
     loss_CN = np.array(
         [
             [
-                law.loss(
+                curve.loss(
                     active_params=active,
                     tokens=budget / (TRAINING_FLOPS * active),
-                    num_experts=sizes.expert_equivalents,
                     extrapolate=True,
                 )
                 for active in active_N.tolist()

@@ -29,7 +29,7 @@ from mobilemoe.plan.pictures.cost import CostCurve, CostPoint
 from mobilemoe.plan.pictures.data import PlanData
 from mobilemoe.plan.pictures.draw_latency import seconds_text
 from mobilemoe.plan.pictures.drawing import Drawing
-from mobilemoe.plan.pictures.front import FrontPoint
+from mobilemoe.plan.pictures.front import NBSP
 from mobilemoe.plan.pictures.memory import MemoryParts
 from mobilemoe.plan.pictures.regions import Regions
 
@@ -40,28 +40,6 @@ NO_DEVICE = "No device was named, so no speed is predicted."
 def shown(drawing: Drawing) -> str:
     """Return a figure as HTML with its caption and its text alternative."""
     return figure(responsive(drawing.name, drawing.words, drawing.draw), drawing.caption)
-
-
-def front_section(data: PlanData, drawing: Drawing) -> str:
-    """Return the front and its table, lowest loss first."""
-    head = ["Model", "Loss", "Memory", "Active", "Decode", "First token", "Training"]
-    rows = [_front_row(point) for point in data.points]
-    return shown(drawing) + table(head, rows, "The Pareto front", "front")
-
-
-def _front_row(point: FrontPoint) -> list[str]:
-    name = escape(point.name)
-    mark = " *" if point.outside else ""
-    loss = NO_LOSS if point.loss is None else f"{point.loss:.3f}{mark}"
-    return [
-        f"<b>{name}</b>, chosen" if point.chosen else name + (", tied" if point.tied else ""),
-        loss,
-        megabytes(point.memory_bytes),
-        count_text(point.active_params),
-        MISSING if point.decode_tok_s is None else significant(point.decode_tok_s, "tok/s"),
-        MISSING if point.ttft_s is None else significant(point.ttft_s, "s"),
-        escape(power_text(point.training_flops)),
-    ]
 
 
 def regions_section(data: PlanData, drawing: Drawing | None) -> str:
@@ -101,7 +79,7 @@ def _winner(found: Regions, c: int, m: int) -> str:
     label = experts_label(found.experts[found.winner_CM[c, m]])
     margin = float(found.margin_CM[c, m])
     text = f" ({margin:.4f})" if np.isfinite(margin) else ""
-    star = "" if found.trusted_CM[c, m] else " *"
+    star = "" if found.trusted_CM[c, m] else f"{NBSP}*"
     return f'<span class="nb">{label}{star}</span>{text}'
 
 
@@ -140,7 +118,7 @@ def cost_section(data: PlanData, drawing: Drawing) -> str:
 
 
 def _cost_row(curve: CostCurve, point: CostPoint) -> list[str]:
-    star = " *" if point.outside else ""
+    star = f"{NBSP}*" if point.outside else ""
     return [
         escape(curve.trainee.name) + ("" if point.fits else " †"),
         count_text(point.tokens),

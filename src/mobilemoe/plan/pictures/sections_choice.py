@@ -7,7 +7,6 @@ from mobilemoe.page.markup import (
     escape,
     megabytes,
     paragraph,
-    short_count,
     significant,
     table,
 )
@@ -30,9 +29,11 @@ def headline(data: PlanData) -> str:
     if asked.train_flops is not None:
         parts.append(f"{escape(power_text(asked.train_flops))} training FLOPs")
     eyebrow = " · ".join(["mobilemoe plan", *parts])
+    is_given = asked.train_flops is not None or asked.tokens is not None
+    trained = "trained on" if is_given else "compared as if trained on"
     text = (
-        f"{short_count(chosen.total_params)} parameters, {short_count(chosen.active_params)} for "
-        f"each token, trained on {count_text(chosen.tokens)} tokens: {_experts(plan)}."
+        f"{count_text(chosen.total_params)} parameters, {count_text(chosen.active_params)} for "
+        f"each token, {trained} {count_text(chosen.tokens)} tokens: {_experts(plan)}."
     )
     return (
         f'<p class="eyebrow">{eyebrow}</p><h1>{escape(candidate_name(chosen))}</h1>'
@@ -78,7 +79,7 @@ def _tiles(data: PlanData) -> str:
 def choice_section(plan: Plan) -> str:
     """Return a reason for every number, and the rules that led to the choice."""
     reasons = [
-        [f"<code>{escape(each.name)}</code>", _value(each.value), escape(each.why)]
+        [f"<code>{_breakable(each.name)}</code>", _value(each.value), escape(each.why)]
         for each in plan.reasons
     ]
     steps = [[escape(s.step), escape(s.rule), count(s.left)] for s in plan.funnel]
@@ -94,8 +95,15 @@ def choice_section(plan: Plan) -> str:
     return "".join(parts) or paragraph("The plan gives no reasons.", "absent")
 
 
+def _breakable(name: str) -> str:
+    """Let a key of config.json break after its underscores."""
+    return escape(name).replace("_", "_<wbr>")
+
+
 def _value(value: int | float | str) -> str:
-    return escape(value) if isinstance(value, str) else f"{value:,}"
+    if isinstance(value, str):
+        return escape(value)
+    return count_text(value) if value >= 1e9 else f"{value:,}"
 
 
 def doubt_section(plan: Plan) -> str:
