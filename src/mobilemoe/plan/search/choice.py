@@ -41,6 +41,8 @@ def choose(
             funnel.append(FunnelStep(step, shown, len(kept)))
         left = kept
     chosen = min(left, key=_size)
+    if len(left) == 1:
+        return left[0], tuple(funnel)
     best = "the lowest predicted loss" if chosen.loss else "the most active parameters"
     funnel.append(FunnelStep("size", f"of those, {best}", 1))
     return chosen, tuple(funnel)

@@ -110,11 +110,11 @@ def _enough(limit: Limit, candidate: Candidate) -> float:
     """Return a value of the limit that the candidate meets: whole, or rounded the safe way."""
     need = limit.need(candidate)
     if need >= LARGE:  # training FLOPs: five digits are read, not twenty
-        unit = 10 ** (len(str(int(need))) - 5)
-        return -(-int(need) // unit) * unit
+        unit = 10.0 ** (len(str(int(need))) - 5)
+        return ceil(need / unit) * unit
     if float(need).is_integer():
         return need
-    scale = 10 ** (5 - len(str(int(need))))
+    scale = 10.0 ** (5 - len(str(int(need))))
     return (ceil(need * scale) if limit.at_most else floor(need * scale)) / scale
 
 

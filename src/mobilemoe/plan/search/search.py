@@ -45,7 +45,7 @@ def search(law: MoELaw, constraints: Constraints, speeds: Speeds) -> Found:
     elif unreached:
         funnel.append(FunnelStep("law", _reach_rule(law), len(reached)))
     if not any(_meets(limits, candidate) for candidate in timed):
-        everything = speeds.timed(constraints, found)
+        everything = timed or speeds.timed(constraints, found)
         raise infeasible(constraints, (*static_limits(constraints), *limits), everything)
     compared = _keep(timed, limits, funnel)
     chosen, last = choose(law, constraints, compared)
