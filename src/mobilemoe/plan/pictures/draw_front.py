@@ -28,8 +28,9 @@ from mobilemoe.plan.pictures.legend import Key, expert_keys, legend, legend_heig
 
 CAPTION = (
     "Every model that no other one beats in all of loss, memory, decode speed and training cost at "
-    "once. Ringed: the choice, which a convention may put beside the front. Hollow: the law was not fitted there. Models within the bar of each "
-    "other, the fit's error, cannot be told apart by loss."
+    "once. Ringed: the choice, which a convention may put beside the front. Hollow: the law was "
+    "not fitted there. Models within the bar of each other, the fit's error, cannot be told apart "
+    "by loss."
 )
 
 

@@ -42,7 +42,8 @@ class Regions:
     @property
     def fits_CM(self) -> NDArray[np.bool_]:
         """Whether any model fits."""
-        return np.any(np.isfinite(self.loss_ECM), axis=0)
+        fits: NDArray[np.bool_] = np.logical_or.reduce(np.isfinite(self.loss_ECM), axis=0)
+        return fits
 
     @property
     def winner_CM(self) -> NDArray[np.intp]:
