@@ -84,4 +84,9 @@ def scales(values: Sequence[float], gap: float = 1.1) -> tuple[tuple[float, tupl
             groups[-1].append(index)
         else:
             groups.append([index])
-    return tuple((geometric_mean([values[i] for i in group]), tuple(group)) for group in groups)
+    return tuple((_middle([values[i] for i in group]), tuple(group)) for group in groups)
+
+
+def _middle(values: Sequence[float]) -> float:
+    """Return the geometric mean, without rounding where all are equal."""
+    return values[0] if values[0] == values[-1] else geometric_mean(values)

@@ -58,8 +58,8 @@ def _wide(coefficients: Sequence[Coefficient], confidence: float) -> str:
     if not wide:
         return ""
     return (
-        f"the {confidence:.0%} interval of {', '.join(wide)} is wider than the value itself on "
-        "both sides together twice: read predictions and their intervals, not these coefficients"
+        f"the {confidence:.0%} interval of {', '.join(wide)} is more than twice as wide as the "
+        "value is large: read the predictions with their intervals, not these coefficients"
     )
 
 
