@@ -1,87 +1,137 @@
-"""`mobilemoe plan`: from a device's budget to an architecture, one rule after another."""
+"""`mobilemoe plan`: from the limits of a device and a training budget to the model to train."""
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobilemoe.cli.info import Subject, describe_config, table
-from mobilemoe.cli.output import JsonOption, print_json, print_table
-from mobilemoe.cli.units import parse_bytes, parse_flops
+from mobilemoe.cli.output import JsonOption, print_json
+from mobilemoe.cli.plan_options import (
+    Asked,
+    ContextOption,
+    DecodeOption,
+    DepthOption,
+    DeviceOption,
+    ExtrapolateOption,
+    FlopsOption,
+    GranularityOption,
+    KvCache,
+    KvOption,
+    LawOption,
+    MemoryOption,
+    Prefer,
+    PreferOption,
+    PromptOption,
+    SharedOption,
+    ThreadsOption,
+    TokensOption,
+    TrainFlopsOption,
+    TtftOption,
+    VocabOption,
+)
+from mobilemoe.cli.plan_pictures import HtmlOption, PicturesOption, write_pictures
+from mobilemoe.errors import MobileMoEError
 
 if TYPE_CHECKING:
-    from mobilemoe.plan import Budget, Design
+    from mobilemoe.plan import MoELaw, Plan
 
 PLAN_EXAMPLES = (
     "\b\nExamples:\n"
-    "  mobilemoe plan --memory 4.75MB --context 1024 --flops 3.2MFLOP\n"
-    "  mobilemoe plan --memory 800MB --context 8192 --flops 0.55G --vocab 128256 --json"
+    "  mobilemoe plan --memory 3GB --device galaxy-s25 --decode-tok-s 50 --train-flops 1e22\n"
+    "  mobilemoe plan --memory 5GB --flops 1.1G --tokens 300B --recipe my.toml\n"
+    "  mobilemoe plan --memory 1GB --train-flops 1e21 --html plan.html --pictures figures\n"
+    "  mobilemoe plan --memory 4.75MB --context 1024 --flops 3.2MFLOP --json"
 )
-
-
-class KvCache(StrEnum):
-    """Number formats of the KV cache."""
-
-    int8 = "int8"
-    fp16 = "fp16"
-    fp32 = "fp32"
 
 
 def plan(
     verb: typer.Context,
-    memory: Annotated[
-        int,
-        typer.Option(parser=parse_bytes, metavar="BYTES", help="For INT4 weights and KV cache."),
-    ] = "4.75MB",  # type: ignore[assignment]  # typer parses the default like an argument
-    context: Annotated[int, typer.Option(min=1, help="Tokens that the KV cache holds.")] = 1024,
-    flops: Annotated[
-        int,
-        typer.Option(parser=parse_flops, metavar="FLOPS", help="Forward pass of one token."),
-    ] = "3.2MFLOP",  # type: ignore[assignment]
-    vocab: Annotated[int, typer.Option(min=256, help="Vocabulary size.")] = 4096,
-    kv: Annotated[KvCache, typer.Option(help="Number format of the KV cache.")] = KvCache.int8,
+    memory: MemoryOption = None,
+    context: ContextOption = None,
+    flops: FlopsOption = None,
+    vocab: VocabOption = None,
+    kv: KvOption = KvCache.int8,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    decode_tok_s: DecodeOption = None,
+    decode_depth: DepthOption = None,
+    ttft: TtftOption = None,
+    prompt: PromptOption = 1024,
+    train_flops: TrainFlopsOption = None,
+    tokens: TokensOption = None,
+    granularity: GranularityOption = None,
+    no_shared_expert: SharedOption = False,
+    extrapolate: ExtrapolateOption = False,
+    prefer: PreferOption = Prefer.loss,
+    law: LawOption = None,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a recipe that trains the model.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the model's config.json.")
+    ] = None,
+    html: HtmlOption = None,
+    pictures: PicturesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Choose an architecture for a memory and compute budget, and say why."""
+    """Choose the model to train for a device and a training budget, and say why."""
     if verb.invoked_subcommand is not None:
         return
-    from mobilemoe.plan import Budget, design
+    from mobilemoe.plan import plan as make_plan
 
-    budget = Budget(
-        memory_bytes=memory,
-        context=context,
-        flops_per_token=flops,
-        vocab_size=vocab,
-        kv_format=kv.value,
-    )
-    result = design(budget)
-    if as_json:
-        print_json(document(budget, result))
-    else:
-        _print_design(result)
-
-
-def document(budget: Budget, result: Design) -> dict[str, Any]:
-    """Return the JSON document of a design; `config` is a valid config.json."""
-    from dataclasses import asdict
-
-    return {
-        "budget": asdict(budget),
-        "expert_equivalents": result.expert_equivalents,
-        "config": result.config.to_dict(),
-        "design": describe_config(result.config),
-        "dense_twin": describe_config(result.twin),
-        "funnel": [asdict(step) for step in result.funnel],
-        "notes": list(result.notes),
+    others = {
+        "kv_format": kv.value,
+        "threads": threads,
+        "decode_tok_s": decode_tok_s,
+        "decode_depth": decode_depth,
+        "ttft_s": ttft,
+        "prompt_tokens": prompt,
+        "train_flops": train_flops,
+        "tokens": tokens,
+        "extrapolate": extrapolate,
+        "prefer": prefer.value,
     }
+    asked = Asked(memory, context, flops, vocab, device, granularity, no_shared_expert, others)
+    its_law = _law(law)
+    result = make_plan(asked.constraints(), its_law)
+    _write(result, recipe, config)
+    write_pictures(result, its_law, html, pictures)
+    _show(result, as_json)
 
 
-def _print_design(result: Design) -> None:
-    steps = [(step.step, step.rule, f"{step.left:,}") for step in result.funnel]
-    print_table("From the budget to one shape", ("step", "rule", "left"), steps)
-    header, rows = table(Subject("the design", result.config))
-    print_table("The design", header, rows)
-    for note in result.notes:
-        print(f"- {note}")
+def _law(path: Path | None) -> MoELaw | None:
+    """Return the user's joint law, None for the published one."""
+    if path is None:
+        return None
+    from mobilemoe.plan.law import MoELaw, load_law
+
+    law = load_law(path)
+    if not isinstance(law, MoELaw):
+        raise MobileMoEError(
+            f"{path} is the law of one number of experts; a plan compares several",
+            hint="fit a joint law: `mobilemoe plan fit` without a fixed E",
+        )
+    return law
+
+
+def _write(result: Plan, recipe: Path | None, config: Path | None) -> None:
+    """Write the files that were asked for, each whole or not at all."""
+    from mobilemoe.atomic import atomic_write
+    from mobilemoe.plan.search.recipe import recipe_text
+
+    if recipe is not None:
+        atomic_write(recipe, recipe_text(result, recipe.stem))
+    if config is not None:
+        atomic_write(config, json.dumps(result.chosen.config.to_dict(), indent=2) + "\n")
+
+
+def _show(result: Plan, as_json: bool) -> None:
+    from mobilemoe.cli.plan_view import document, print_plan
+
+    if as_json:
+        print_json(document(result))
+    else:
+        print_plan(result)

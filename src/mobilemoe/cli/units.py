@@ -30,6 +30,21 @@ def parse_flops(text: str) -> int:
     return _parse(text, r"([kmgt]?)(?:flops?)?", _PREFIXES, "3200000, 3.2M or 3.2MFLOP")
 
 
+def parse_number(text: str) -> float:
+    """Return a large number: 1e22, 500B (billions) or 6T.
+
+    Raises:
+        typer.BadParameter: if it is anything else (exit status 2).
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\+?\d{1,3})?)([kmgbt]?)", text.strip().lower())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is not a number; write for example 1e22, 500B or 6T")
+    value = float(found.group(1)) * (_PREFIXES | {"b": 10**9})[found.group(2)]
+    if not 0 < value < 1e300:
+        raise typer.BadParameter(f"{text!r} is not a positive number below 1e300")
+    return value
+
+
 def _parse(text: str, unit: str, factors: dict[str, int], examples: str) -> int:
     found = re.fullmatch(_NUMBER + unit, text.strip(), flags=re.IGNORECASE)
     factor = factors.get(found.group(2).lower()) if found else None

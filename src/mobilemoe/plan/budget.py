@@ -1,4 +1,4 @@
-"""What a device can afford, and the error that says which of its limits is too small."""
+"""What a small device can afford: the limits that the laptop demonstration designs for."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import get_args
 
 from mobilemoe.config import KvFormat, ModelConfig
 from mobilemoe.errors import MobileMoEError
-
-MIN_VOCAB_SIZE = 256  # every byte must be writable
+from mobilemoe.plan.search.constraints import MIN_VOCAB_SIZE
 
 
 @dataclass(frozen=True)
@@ -52,22 +51,3 @@ def _check_int(name: str, value: object, low: int, high: int) -> None:
             f"budget: {name} is {value!r}; allowed: a whole number, {low} to {high}",
             hint=f"correct {name}",
         )
-
-
-def memory_too_small(budget: Budget, smallest: int) -> MobileMoEError:
-    """Return the error for a memory that no model of the family fits."""
-    return MobileMoEError(
-        f"budget: memory_bytes {budget.memory_bytes} is the binding constraint: the smallest "
-        f"model of the family needs {smallest} bytes for its INT4 weights and the "
-        f"{budget.kv_format} KV cache of {budget.context} tokens",
-        hint=f"allow at least {smallest} bytes, or a smaller vocabulary or context",
-    )
-
-
-def compute_too_small(budget: Budget, smallest: int) -> MobileMoEError:
-    """Return the error for a compute budget that no model within the memory meets."""
-    return MobileMoEError(
-        f"budget: flops_per_token {budget.flops_per_token} is the binding constraint: of the "
-        f"models that fit the memory the cheapest takes {smallest} FLOPs per token",
-        hint=f"allow at least {smallest} FLOPs per token, or a smaller vocabulary",
-    )

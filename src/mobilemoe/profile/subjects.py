@@ -73,6 +73,7 @@ def describe(subject: Subject, ready: Sequence[Answer]) -> dict[str, Any]:
         "total_params": config.total_params,
         "active_params": config.active_params,
         "weight_bytes": config.weight_bytes(checkpoint.weight_format),
+        "config": config.to_dict(),
         **about,
         "prompts": prompt_source(checkpoint),
     }

@@ -1,0 +1,72 @@
+"""Seconds of a prompt and of a decoded token on a device: cost factors times amounts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mobilemoe.config import KvFormat, ModelConfig
+from mobilemoe.errors import MobileMoEError
+from mobilemoe.plan.device.constant import Constant
+from mobilemoe.plan.device.profile import DeviceProfile
+from mobilemoe.plan.device.terms import Rates, decode_terms, prefill_terms
+from mobilemoe.weights import WeightFormat
+
+
+def decode_seconds(
+    profile: DeviceProfile,
+    config: ModelConfig,
+    depth: float,
+    *,
+    threads: int | None = None,
+    kv_format: KvFormat = "int8",
+    weight_format: WeightFormat = "int4",
+) -> float:
+    """Return the seconds of one token with `depth` positions in the cache.
+
+    Raises:
+        MobileMoEError: for a negative depth, or threads or formats the profile does not know.
+    """
+    _check("depth", depth, 0)
+    rates = rates_of(profile, threads)
+    amounts = decode_terms(config, depth, rates, weight_format, kv_format)
+    return _seconds(profile.costs(weight_format, kv_format), amounts)
+
+
+def prefill_seconds(
+    profile: DeviceProfile,
+    config: ModelConfig,
+    tokens: int,
+    *,
+    depth: float = 0,
+    threads: int | None = None,
+    kv_format: KvFormat = "int8",
+    weight_format: WeightFormat = "int4",
+) -> float:
+    """Return the seconds of a prompt of `tokens` after `depth` others: TTFT without sampling.
+
+    Raises:
+        MobileMoEError: for no tokens, a negative depth, or threads or formats the profile does
+            not know.
+    """
+    _check("tokens", tokens, 1)
+    _check("depth", depth, 0)
+    rates = rates_of(profile, threads)
+    amounts = prefill_terms(config, tokens, depth, rates, weight_format, kv_format)
+    return _seconds(profile.costs(weight_format, kv_format), amounts)
+
+
+def rates_of(profile: DeviceProfile, threads: int | None = None) -> Rates:
+    """Return what of `profile` decides the amounts; raises as `DeviceProfile.rates`."""
+    read, multiply = profile.rates(threads)
+    chunk = int(profile.chunk_tokens.value)
+    return Rates(read.value, multiply.value, profile.cache_bytes.value, chunk)
+
+
+def _seconds(costs: Mapping[str, Constant], amounts: Mapping[str, float]) -> float:
+    """Sum up; a term that the profile leaves out costs nothing there."""
+    return sum(costs[term].value * amounts[term] for term in amounts if term in costs)
+
+
+def _check(name: str, value: float, low: int) -> None:
+    if not value >= low:
+        raise MobileMoEError(f"{name} is {value!r}; allowed: at least {low}")
