@@ -51,7 +51,7 @@ def family(rows: Rows) -> Rows:
 
 
 def place(row: Row) -> tuple[Any, ...]:
-    """What two runs that are compared must have in common."""
+    """Return what two runs that are compared must have in common."""
     return row["size"], row["tokens"], row["seed"]
 
 
@@ -186,12 +186,12 @@ def error_table(fit: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def predicted(fit: Mapping[str, Any]) -> dict[str, Rows]:
+def predicted(fit: Mapping[str, Any]) -> Mapping[str, Rows]:
     """Return the predictions of each refit."""
     found: dict[str, list[Row]] = {}
     for run in fit["predictions"]:
         found.setdefault(run["left_out"], []).append(run)
-    return {name: runs for name, runs in found.items()}
+    return found
 
 
 def law_of(fit: Mapping[str, Any], rows: Rows) -> MoELaw:
