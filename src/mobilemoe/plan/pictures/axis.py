@@ -101,7 +101,7 @@ def padded(
     if not known:
         return 0.0, 1.0
     low, high = min(known), max(known)
-    margin = max((high - low) * share, least)
+    margin = max((high - low) * share, least, 1e-6 * max(abs(low), abs(high)))
     return low - margin, high + margin
 
 

@@ -135,11 +135,6 @@ def _draw_heldout(series: Sequence[Series], width: int) -> Figure:
     for each in series:
         x, y = [p.x for p in each.points], [p.y for p in each.points]
         span = [[p.y - p.bounds[0] for p in each.points], [p.bounds[1] - p.y for p in each.points]]
-        look: dict[str, Any] = {
-            "color": colour(each.experts),
-            "ms": 6,
-            "elinewidth": 1.2,
-            "capsize": 2,
-        }
+        look: dict[str, Any] = {"elinewidth": 1.2, "capsize": 2, "color": colour(each.experts)}
         axes.errorbar(x, y, yerr=span, fmt="o", ms=6, **look)
     return figure

@@ -20,7 +20,7 @@ from mobilemoe.plan.law import MoELaw
 from mobilemoe.plan.pictures.sizes import Floats, Sizes
 
 TRAINING_FLOPS = 6  # per active parameter and token, forward and backward
-SIZES_TRIED = 80  # between the smallest and the largest, besides those that fill a budget
+SIZES_TRIED = 120  # between the smallest and the largest, besides those that fill a budget
 
 
 @dataclass(frozen=True)
