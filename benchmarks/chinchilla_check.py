@@ -34,9 +34,9 @@ SCALE = 1e6
 NOISE = 0.002
 OUTLIERS = {7: 1.03, 20: 1.05}  # by index of the run: factor of its loss
 GRID = {
-    "e": np.log([1.0, 1.5, 2.0]),
-    "a": np.linspace(1.0, 9.0, 3),
-    "b": np.linspace(1.0, 9.0, 3),
+    "e": np.log([1.0, 2.0]),
+    "a": np.array([3.0, 7.0]),
+    "b": np.array([3.0, 7.0]),
     "alpha": np.array([0.15, 0.4]),
     "beta": np.array([0.15, 0.4]),
 }

@@ -1,5 +1,8 @@
 """The dense fit against the package `chinchilla` 0.2.0, on the same runs and objective.
 
+With the plain objective the package ends before the minimum (see the script); with the scaled
+one, which has the same minimum, both must meet.
+
 Its results are stored with the runs in benchmarks/results/chinchilla_check.json, because it
 brings plotting and table libraries along. To make them anew, in an environment that has it:
 `python benchmarks/chinchilla_check.py --out benchmarks/results/chinchilla_check.json`.
@@ -39,15 +42,24 @@ def ours(table: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-def test_our_minimum_is_at_least_as_low(table: dict[str, Any], ours: dict[str, float]) -> None:
-    theirs = chinchilla_check.objective(table["runs"], table["coefficients"])
-    assert theirs == pytest.approx(table["objective"])
+@pytest.mark.parametrize("kind", ["plain", "scaled"])
+def test_our_minimum_is_at_least_as_low(
+    kind: str, table: dict[str, Any], ours: dict[str, float]
+) -> None:
+    theirs = chinchilla_check.objective(table["runs"], table[kind]["coefficients"])
+    assert theirs == pytest.approx(table[kind]["objective"])
     assert chinchilla_check.objective(table["runs"], ours) <= theirs * (1 + 1e-6)
+
+
+def test_both_meet_in_the_same_minimum(table: dict[str, Any], ours: dict[str, float]) -> None:
+    theirs = table["scaled"]["objective"]
+    assert chinchilla_check.objective(table["runs"], ours) == pytest.approx(theirs, rel=1e-4)
 
 
 def test_both_find_the_same_coefficients(table: dict[str, Any], ours: dict[str, float]) -> None:
     for name, value in ours.items():
-        assert value == pytest.approx(table["coefficients"][name], rel=0.02), name
+        theirs = table["scaled"]["coefficients"][name]
+        assert value == pytest.approx(theirs, rel=5e-3), name
 
 
 def test_both_predict_the_same_losses(table: dict[str, Any], ours: dict[str, float]) -> None:
@@ -57,8 +69,8 @@ def test_both_predict_the_same_losses(table: dict[str, Any], ours: dict[str, flo
         result: np.ndarray[Any, Any] = k["a"] * size ** k["alpha"] + k["b"] * tokens ** k["beta"]
         return result + k["c"]
 
-    worst = np.abs(losses(ours) - losses(table["coefficients"])).max()
-    assert worst < DOCUMENT["noise"] / 4
+    worst = np.abs(losses(ours) - losses(table["scaled"]["coefficients"])).max()
+    assert worst < DOCUMENT["noise"] / 10
 
 
 def test_the_stored_runs_are_the_script_s() -> None:
