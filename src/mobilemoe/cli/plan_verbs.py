@@ -6,6 +6,10 @@ import typer
 
 from mobilemoe.cli.guard import guarded
 from mobilemoe.cli.plan import PLAN_EXAMPLES, plan
+from mobilemoe.cli.plan_calibrate import PLAN_CALIBRATE_EXAMPLES, calibrate
+from mobilemoe.cli.plan_device import PLAN_DEVICE_EXAMPLES, device
 
 plan_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 plan_app.callback(epilog=PLAN_EXAMPLES)(guarded(plan))
+plan_app.command("device", epilog=PLAN_DEVICE_EXAMPLES)(guarded(device))
+plan_app.command("calibrate", epilog=PLAN_CALIBRATE_EXAMPLES)(guarded(calibrate))
