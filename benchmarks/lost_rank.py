@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from kill_resume import BEGINS, keep
 
@@ -181,16 +182,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--case", type=int, action="append", choices=range(len(CASES)))
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    rows = []
-    for i, (number, restarts) in enumerate(CASES):
+    rows = measured(given.out)
+    for case in given.case or range(len(CASES)):
+        number, restarts = CASES[case]
         with tempfile.TemporaryDirectory() as home:
-            row = lose_a_rank(given.recipe, Path(home) / str(i), number, restarts, *given.set)
-        rows.append(asdict(row))
+            row = asdict(
+                lose_a_rank(given.recipe, Path(home) / "run", number, restarts, *given.set)
+            )
+        rows = [old for old in rows if (old["signal"], old["restarts"]) != (number.name, restarts)]
+        rows.append(row)
         print(row, file=sys.stderr, flush=True)
-    keep(given.out, "ranks", {"save_every_s": SAVE_EVERY_S, "rows": rows})
+        keep(given.out, "ranks", {"save_every_s": SAVE_EVERY_S, "rows": rows})
     print(json.dumps(rows))
+
+
+def measured(path: Path) -> list[dict[str, Any]]:
+    """Return the rows that are there: cases may be measured one by one."""
+    results = json.loads(path.read_text()) if path.exists() else {}
+    rows: list[dict[str, Any]] = results.get("ranks", {}).get("rows", [])
+    return rows
 
 
 if __name__ == "__main__":

@@ -90,7 +90,8 @@ class RoundingNoise:
         terms = product.x_TI.shape[1]
         own_TI = squares_share(terms) * np.square(product.x_TI)
         own_TO = sum_share(terms) * np.square(product.y_TO)
-        return through(product, plus(own_TI, variance_TI)) + own_TO
+        result: Float64 = through(product, plus(own_TI, variance_TI)) + own_TO
+        return result
 
     def cached(self, x_GNd: Float64) -> Float64:
         """Return zeros: a cache of floats changes nothing."""

@@ -71,12 +71,19 @@ class Judge:
         self._timeout_s = timeout_s
         self._signs: list[Sign | None] = [None] * size
         self._heard = [now] * size
-        self._advanced = now
+        self._advanced = self._looked = now
         self._beats = -1
         self.silent: tuple[str, ...] = ()  # where the ranks are that the last verdict is about
 
     def verdict(self, lines: list[bytes], now: float) -> str | None:
-        """Take in what every rank last said; return the message that ends the job, if any."""
+        """Take in what every rank last said; return the message that ends the job, if any.
+
+        A rank that has not looked for long was stopped itself, perhaps with all others (a suspended
+        job): the silence before is none of theirs, and their time begins anew.
+        """
+        if now - self._looked > self._timeout_s / 2:
+            self._heard, self._advanced = [now] * len(self._signs), now
+        self._looked = now
         for rank, line in enumerate(lines):
             sign = None if line == GONE else Sign.read(line)
             if sign is None or sign != self._signs[rank]:
