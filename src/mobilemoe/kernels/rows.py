@@ -1,4 +1,4 @@
-"""Routing, SwiGLU, cross-entropy and normalisation of rows: native/train_rows.h and native/train_norm.h.
+"""What training does with rows besides products: native/train_rows.h and native/train_norm.h.
 
 T tokens, E experts, K choices of a token, N computed choices, D row width, R rows, B batch,
 H heads, d head dim. Everything here takes what `runs_native` accepts.
