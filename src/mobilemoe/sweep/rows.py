@@ -76,7 +76,7 @@ def read_rows(path: Path) -> tuple[Row, ...]:
 
 
 def _parsed(path: Path, content: bytes) -> list[Row]:
-    rows = []
+    rows: list[Row] = []
     for number, line in enumerate(content.splitlines(), 1):
         try:
             row = json.loads(line)
