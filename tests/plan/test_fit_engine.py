@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fit_tables import planted
 
+from fit_tables import planted
 from mobilemoe import MobileMoEError
 from mobilemoe.plan import published_law
 from mobilemoe.plan.fit import FitOptions, TrainingRun, fit_law, fit_per
@@ -79,9 +79,10 @@ def test_the_objective_is_the_huber_loss_of_the_logarithm() -> None:
     assert problem.objective(q_SP, weights_SR)[0] == pytest.approx(total)
 
 
-def test_projection_solves_for_the_linear_coefficients() -> None:
+@pytest.mark.parametrize("fixed", [{}, {"b": LAW.b}], ids=["all free", "b fixed"])
+def test_projection_solves_for_the_linear_coefficients(fixed: dict[str, float]) -> None:
     """With right exponents and wrong a, b, c one projection finds them; squares, no noise."""
-    problem = problem_of(planted(), replace(OPTIONS, huber=10.0))
+    problem = problem_of(planted(), replace(OPTIONS, huber=10.0), **fixed)
     K_C = np.array([np.log(getattr(LAW, n)) if n in LINEAR else getattr(LAW, n) for n in NAMES])
     for name, factor in (("a", 2.0), ("b", 0.4), ("c", 0.7)):
         K_C[INDEX[name]] += np.log(factor)
