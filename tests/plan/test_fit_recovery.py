@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fit_tables import planted
 
+from fit_tables import planted
 from mobilemoe.plan import published_law
 from mobilemoe.plan.fit import FitOptions, LawFit, fit_law, fit_per
 from mobilemoe.plan.law import Architecture, MoELaw

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fit_tables import planted
 
+from fit_tables import planted
 from mobilemoe import MobileMoEError
 from mobilemoe.plan.fit import TrainingRun, read_runs, select_runs
 from mobilemoe.plan.fit.runs import scales

@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import log
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mobilemoe.errors import MobileMoEError
 from mobilemoe.plan.fit.coefficients import INDEX, LINEAR, Array, Form, make_layout
@@ -27,6 +28,7 @@ START_RANGES: Mapping[str, tuple[float, float]] = {
 START_SHARES: Mapping[str, float] = {"a": 0.1, "b": 0.1, "c": 0.8}  # of the lowest loss
 # Of the smallest to the largest singular value; arithmetic alone gives 1e-12 and below.
 LEAST_RANK = 1e-6
+LEAST_EFFECT = 1e-6  # of a coefficient on the losses, relative to that of the largest
 RANK_TRIALS = 3
 
 
@@ -88,8 +90,8 @@ def draw_starts(problem: Problem, count: int, rng: np.random.Generator) -> Array
     return problem.layout.parameters(K_SGC)
 
 
-def subset(problem: Problem, keep_R: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Problem:
-    """Return the problem of the runs in `keep_R`, with the same parameters."""
+def subset(problem: Problem, keep_R: NDArray[np.bool_ | np.intp]) -> Problem:
+    """Return the problem of the runs that `keep_R` picks, with the same parameters."""
     return replace(
         problem,
         active_R=problem.active_R[keep_R],
@@ -115,7 +117,8 @@ def undetermined(problem: Problem) -> tuple[str, ...]:
         J_RP = flat.jacobian(q_P[None])[1][0]
         if problem.pull is not None:
             J_RP = np.vstack([J_RP, np.eye(len(q_P))[problem.pulled_parameters()]])
-        J_RP = J_RP / np.maximum(np.linalg.norm(J_RP, axis=0), np.finfo(float).tiny)
+        norms_P = np.linalg.norm(J_RP, axis=0)
+        J_RP = J_RP / np.maximum(norms_P, LEAST_EFFECT * norms_P.max())  # rounding stays small
         _, sizes, directions = np.linalg.svd(
             np.vstack([J_RP, np.zeros((max(0, J_RP.shape[1] - J_RP.shape[0]), J_RP.shape[1]))])
         )
