@@ -25,7 +25,7 @@ def test_the_request_on_the_screen_and_as_json(run: Run) -> None:
     arguments = ("plan", "device", "galaxy-s25", "--model", "S", "--prompt", "1024")
     shown = run(*arguments, "--answer", "128")
     assert (shown.returncode, shown.stderr) == (0, "")
-    for word in ("first token after", "published", "assumed", "per million requests"):
+    for word in ("first token", "2,03", "published", "assumed", "a million of these"):
         assert word in shown.stdout
     document = json.loads(run(*arguments, "--answer", "128", "--json").stdout)
     cost = request_cost(load_profile("galaxy-s25"), ModelConfig.preset("S"), Request(1024, 128))

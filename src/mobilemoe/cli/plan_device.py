@@ -140,16 +140,17 @@ def _print(
     speeds: list[dict[str, float]],
 ) -> None:
     request = cost.request
-    title = f"{subject.name} on {profile.title}: {request.prompt_tokens} tokens in, "
-    title += f"{request.new_tokens} out, {threads} threads (all predicted)"
-    rows = [
-        ("first token after", f"{cost.ttft_ms:,.0f} ms"),
-        ("each other token", "" if cost.tpot_ms is None else f"{cost.tpot_ms:,.2f} ms"),
-        ("whole request", f"{cost.total_ms:,.0f} ms"),
-        ("energy", f"{cost.joules:.3g} J"),
-        ("money", f"{1e6 * cost.money:.3g} $ per million requests"),
-    ]
-    print_table(title, ("", ""), rows)
+    title = f"{subject.name} on {profile.name}, {threads} threads, all predicted: "
+    title += f"{request.prompt_tokens:,} tokens in, {request.new_tokens:,} out"
+    header = ("first token", "each other", "whole request", "energy", "a million of these")
+    row = (
+        f"{cost.ttft_ms:,.0f} ms",
+        "" if cost.tpot_ms is None else f"{cost.tpot_ms:,.2f} ms",
+        f"{cost.total_ms:,.0f} ms",
+        f"{cost.joules:.3g} J",
+        f"{1e6 * cost.money:.3g} $",
+    )
+    print_table(title, header, [row])
     table = [
         (
             f"{row['context']:,}",
@@ -160,12 +161,18 @@ def _print(
         )
         for row in speeds
     ]
-    header = ("positions", "prompt: ms", "tok/s", "a token after it: ms", "tok/s")
+    header = ("positions", "prompt: ms", "tok/s", "next token: ms", "tok/s")
     print_table("By context", header, table)
     inputs = [
-        (path, f"{one.value:.4g} {one.unit}", one.origin, one.source) for path, one in cost.inputs
+        (path, f"{_number(one.value)} {one.unit}", one.origin, one.source)
+        for path, one in cost.inputs
     ]
     print_table("What this rests on", ("input", "value", "origin", "source"), inputs)
+
+
+def _number(value: float) -> str:
+    """Return whole numbers in full, others with four digits."""
+    return f"{value:,.0f}" if value == int(value) and value < 1e6 else f"{value:.4g}"
 
 
 def _list(as_json: bool) -> None:

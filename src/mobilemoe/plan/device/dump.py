@@ -38,12 +38,18 @@ def _table(name: str, entries: Mapping[str, Constant]) -> Iterator[str]:
 
 def _line(key: str, constant: Constant) -> str:
     fields = (
-        f"value = {constant.value!r}",
+        f"value = {_number(constant.value)}",
         f"unit = {_text(constant.unit)}",
         f"origin = {_text(constant.origin)}",
         f"source = {_text(constant.source)}",
     )
     return f"{key} = {{ {', '.join(fields)} }}"
+
+
+def _number(value: float) -> str:
+    """Return the shortest spelling that reads back as the same number."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def _text(text: str) -> str:
