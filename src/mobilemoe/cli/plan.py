@@ -32,6 +32,7 @@ from mobilemoe.cli.plan_options import (
     TtftOption,
     VocabOption,
 )
+from mobilemoe.cli.plan_pictures import HtmlOption, PicturesOption, write_pictures
 from mobilemoe.errors import MobileMoEError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ PLAN_EXAMPLES = (
     "\b\nExamples:\n"
     "  mobilemoe plan --memory 3GB --device galaxy-s25 --decode-tok-s 50 --train-flops 1e22\n"
     "  mobilemoe plan --memory 5GB --flops 1.1G --tokens 300B --recipe my.toml\n"
+    "  mobilemoe plan --memory 1GB --train-flops 1e21 --html plan.html --pictures figures\n"
     "  mobilemoe plan --memory 4.75MB --context 1024 --flops 3.2MFLOP --json"
 )
 
@@ -71,6 +73,8 @@ def plan(
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the model's config.json.")
     ] = None,
+    html: HtmlOption = None,
+    pictures: PicturesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Choose the model to train for a device and a training budget, and say why."""
@@ -91,8 +95,10 @@ def plan(
         "prefer": prefer.value,
     }
     asked = Asked(memory, context, flops, vocab, device, granularity, no_shared_expert, others)
-    result = make_plan(asked.constraints(), _law(law))
+    its_law = _law(law)
+    result = make_plan(asked.constraints(), its_law)
     _write(result, recipe, config)
+    write_pictures(result, its_law, html, pictures)
     _show(result, as_json)
 
 

@@ -2,7 +2,8 @@
 
 Figures are drawn in the light colours, each of which is then replaced by its CSS variable,
 so one drawing serves both themes. Blue is the mixture of experts, vermilion its dense twin;
-the pair stays apart for every common kind of colour blindness.
+the pair stays apart for every common kind of colour blindness. Where expert counts are told
+apart, 8 is that blue, fewer are greener and lighter, more are purple and darker.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ PALETTE: Mapping[str, tuple[str, str]] = {
     "moe-tint": ("#e6f0fa", "#1a2b3d"),
     "dense": ("#b94f06", "#f2a063"),
     "dense-soft": ("#eec3a0", "#7d4a22"),
+    "experts-2": ("#7cc8b4", "#4f9c8a"),
+    "experts-4": ("#2f94ad", "#4bbad6"),
+    "experts-16": ("#6a48b0", "#b39cf2"),
+    "experts-32": ("#3f1d63", "#e3bdf7"),
     "good": ("#17734f", "#63cf9f"),
     "bad": ("#a8322a", "#f19186"),
     "heat-even": ("#f0f2f4", "#262c32"),
