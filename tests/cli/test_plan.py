@@ -99,6 +99,8 @@ def test_impossible_constraints_name_the_nearest_and_fail(run: Run) -> None:
         (("--train-flops", "lots"), "is not a number"),
         (("--tokens", "0"), "is not a positive number"),
         (("--prefer", "beauty"), "beauty"),
+        (("--prompt", "100"), "--prompt has no effect without --ttft"),
+        (("--train-flops", "1e22", "device"), "--train-flops has no effect before device"),
     ],
 )
 def test_wrong_usage_is_status_two(run: Run, arguments: tuple[str, ...], message: str) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from mobilemoe.cli.bench_options import parse_numbers
 from mobilemoe.cli.output import JsonOption, print_json, print_table
-from mobilemoe.cli.plan import KvCache
+from mobilemoe.cli.plan_options import KvCache
 from mobilemoe.cli.units import amount
 
 if TYPE_CHECKING:
