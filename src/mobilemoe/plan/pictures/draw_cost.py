@@ -29,8 +29,10 @@ def cost_drawing(costs: Costs) -> Drawing:
     """Return the figure of money against loss (against FLOPs where no loss is known)."""
     caption = (
         f"Pre-training on {costs.gpus} {escape(costs.gpu)}, priced by the hour; every point is one "
-        "number of tokens. Filled: the law was fitted there; hollow: it is extrapolated."
+        "number of tokens, the same ones for each model."
     )
+    if any(point.loss is not None for curve in costs.curves for point in curve.points):
+        caption += " Filled: the law was fitted there; hollow: it is extrapolated."
     return Drawing("cost", cost_words(costs), caption, cost_figure(costs))
 
 
@@ -76,7 +78,7 @@ def _draw(costs: Costs, width: int) -> Figure:
     text = "predicted loss" if has_loss else "training FLOPs"
     axes.set_title(text, loc="left", fontsize=11, color=light("soft"), pad=5, x=-0.01)
     for index, curve in enumerate(costs.curves):
-        _curve(axes, curve, _MARKS[index % len(_MARKS)], has_loss, width > NARROW)
+        _curve(axes, curve, _MARKS[index % len(_MARKS)], has_loss, named=index == 0)
     return figure
 
 
@@ -86,7 +88,7 @@ def _key(curve: CostCurve, mark: str) -> Key:
 
 
 def _curve(axes: Axes, curve: CostCurve, mark: str, has_loss: bool, named: bool) -> None:
-    """Draw one model's line and its points; the first and the last say their tokens."""
+    """Draw one model's line and its points; if `named`, both ends say their tokens."""
     tint = colour(curve.trainee.expert_equivalents)
     known = [point for point in curve.points if point.loss is not None or not has_loss]
     at = [(p.money, p.loss if has_loss and p.loss is not None else p.flops) for p in known]

@@ -73,7 +73,7 @@ def _draw(found: Regions, budget: Budget | None, width: int) -> Figure:
     log_scale(axes, "x", M[0], M[-1], ticks=ticks, form=bytes_text)
     log_scale(axes, "y", C[0], C[-1], ticks=9, form=power_text)
     axes.set_xlabel("memory budget")
-    axes.set_title("training FLOPs", loc="left", fontsize=11, color=light("soft"), pad=4, x=-0.01)
+    axes.set_title("training FLOPs", loc="left", fontsize=11, color=light("soft"), pad=10, x=-0.01)
     legend(sheet(figure), keys, 0, 0, width)
     if min(len(M), len(C)) > 1:
         _fill(axes, found)
