@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -100,14 +100,14 @@ class Job:
         return [int(step[1].replace(",", "")) if step else 0 for step in steps]
 
 
-def wait_for(what: object, job: Job) -> float:
+def wait_for(what: Callable[[], bool], job: Job) -> float:
     """Return the time when `what()` is true.
 
     Raises:
         AssertionError: if it is not within `LIMIT_S`; with the log's end.
     """
     deadline = time.monotonic() + LIMIT_S
-    while not what():  # type: ignore[operator]
+    while not what():
         if time.monotonic() > deadline:
             raise AssertionError(job.log.read_text()[-4000:])
         time.sleep(POLL_S)

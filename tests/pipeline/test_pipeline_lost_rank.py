@@ -14,7 +14,7 @@ from mobilemoe.recipe import Parallel
 
 PROMISED_S = 60
 TORCHRUN_S = 30  # that it gives a process to end after being asked to
-LENGTH = "pretrain.tokens=1024000"
+LENGTH, FEW = "pretrain.tokens=1024000", "pretrain.tokens=102400"
 INTERVALS = 2.5  # checkpoints come with the next step, and take time themselves
 
 faults = pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
@@ -54,11 +54,11 @@ def test_a_lost_rank_ends_a_job_that_may_not_restart(
 @pytest.mark.slow
 def test_ctrl_c_saves_on_all_ranks_and_resume_goes_on(tmp_path: Path) -> None:
     recipe, out = write_inputs(tmp_path), tmp_path / "run"
-    found = lose_a_rank(recipe, out, signal.SIGINT, 0, "pretrain.tokens=256000")
+    found = lose_a_rank(recipe, out, signal.SIGINT, 0, FEW)
     assert found.ended_s is not None
     assert found.ended_s < TORCHRUN_S, "torchrun kills what has not saved by then"
     assert "everything is saved" in out.with_suffix(".0.log").read_text()
-    options = ("--stage", "pretrain", "--resume", "--set", "pretrain.tokens=256000")
+    options = ("--stage", "pretrain", "--resume", "--set", FEW)
     done = mobilemoe("train", str(recipe), "--out", str(out), *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "resumed at step" in done.stderr
