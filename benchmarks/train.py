@@ -8,8 +8,9 @@ Terms. A step is batch, forward, backward, clipping, AdamW and the bias update o
 order. All start from the same weights and take the same batches, A B C A B C, in one process:
 the ratio of both plain ones says what a ratio may be off by. `tok_s` is from the median step after
 `WARM` warm ones; `share_of_peak` puts the model's FLOPs (three forward passes) over the fastest
-float32 matrix product that torch reaches with these threads. `loss` holds the curves and how far
-they are apart: benchmarks/loss_curves.py.
+float32 matrix product that torch reaches with these threads. `others_cpu_share` is what other
+processes took of the computed time meanwhile. `loss` holds the curves and how far they are
+apart: benchmarks/loss_curves.py.
 `--curves` takes the steps for `loss` alone and times nothing: the machine may be busy.
 
 `experts` times forward and backward of one layer's routed experts alone, all ways in turn: one
@@ -91,6 +92,20 @@ def race(steps: dict[str, Step], count: int) -> tuple[dict[str, list[float]], ..
             last = {name: round(1e3 * times[-1]) for name, times in seconds.items()}
             print(f"step {index + 1}: ms {last}", file=sys.stderr)
     return seconds, losses
+
+
+def others_share(started: tuple[float, float], ended: tuple[float, float]) -> float:
+    """Return the share of the computed time that other processes took between two `cpu_seconds`."""
+    every, own = (after - before for before, after in zip(started, ended, strict=True))
+    return round(max(0.0, 1 - own / every), 3)
+
+
+def cpu_seconds() -> tuple[float, float]:
+    """Return the seconds that all processes of this machine, and this one, have computed."""
+    ticks = [int(word) for word in Path("/proc/stat").read_text().split()[1:9]]
+    idle = ticks[3] + ticks[4]
+    own = os.times()
+    return (sum(ticks) - idle) / os.sysconf("SC_CLK_TCK"), own.user + own.system
 
 
 def where_time_goes(step: Step) -> list[dict[str, Any]]:
@@ -201,13 +216,16 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.curves:
         return result | {"loss": compare(race(ways, arguments.steps)[1])}
     peak = measured_peak("fp32", arguments.threads)
+    started = cpu_seconds()
     seconds, losses = race(ways, arguments.steps)
+    busy = others_share(started, cpu_seconds())
     flops = config.training_flops_per_token(stage.context)
     each = {
         name: summary(times, stage.tokens_per_step, flops, peak) for name, times in seconds.items()
     }
     return result | {
         "peak_gflop_s": round(peak / 1e9, 1),
+        "others_cpu_share": busy,
         "steps": each,
         "speedup": round(each[OURS]["tok_s"] / each[PLAIN]["tok_s"], 3),
         "speedup_of_backwards": round(each[BACKWARDS]["tok_s"] / each[PLAIN]["tok_s"], 3),
@@ -227,6 +245,7 @@ def headline(result: dict[str, Any]) -> dict[str, Any]:
         "threads": result["threads"],
         "tok_s": {name: way["tok_s"] for name, way in result["steps"].items()},
         "share_of_peak": {name: way["share_of_peak"] for name, way in result["steps"].items()},
+        "others_cpu_share": result["others_cpu_share"],
         "speedup": result["speedup"],
         "speedup_of_backwards": result["speedup_of_backwards"],
         "loss": loss,
