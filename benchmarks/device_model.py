@@ -48,7 +48,12 @@ ASSUMED = Assumptions(
     watts=12.0,
     electricity=0.0,
     per_hour=0.08,
-    source="not measured: two cores' part of a cache of 32 MiB for eight, 6 W and 0.04 $/h a core",
+    sources={
+        "cache_bytes": "two cores' part of the 32 MiB that eight of this processor share",
+        "watts": "6 W a core: a server processor's rated power over its cores, and its memory",
+        "electricity": "in the rent",
+        "per_hour": "the rent of two cores at a cloud, memory included",
+    },
 )
 
 

@@ -50,8 +50,7 @@ def calibrate(
 
     if out.suffix != ".toml":
         raise typer.BadParameter(f"--out is {out}; allowed: a name that ends in .toml")
-    source = "not measured: as given to `mobilemoe plan calibrate`, or its default"
-    stated = Assumptions(cache, watts, electricity, per_hour, source)
+    stated = Assumptions(cache, watts, electricity, per_hour)
     read = [document for path in documents for document in _read(path)]
     found = fit(read, name, stated, title)
     atomic_write(out, dump_profile(found.profile))

@@ -19,7 +19,7 @@ PLAN_DEVICE_EXAMPLES = (
     "\b\nExamples:\n"
     "  mobilemoe plan device\n"
     "  mobilemoe plan device galaxy-s25 --model S --prompt 1024 --answer 128\n"
-    "  mobilemoe plan device my.toml --model path/to/checkpoint --context 0,4096 --json"
+    "  mobilemoe plan device my.toml --model path/to/checkpoint --context 512,4096 --json"
 )
 Watts = Annotated[
     float | None, typer.Option(min=0, metavar="W", help="In place of the profile's, both phases.")
@@ -35,7 +35,7 @@ PerHour = Annotated[
 def device(
     profile: Annotated[
         str | None,
-        typer.Argument(metavar="[PROFILE]", help="A profile's name or TOML file; none: list them."),
+        typer.Argument(metavar="PROFILE", help="A profile's name or TOML file; none: list them."),
     ] = None,
     model: Annotated[
         str, typer.Option(metavar="PATH|PRESET", help="As `mobilemoe info` takes it.")
@@ -140,7 +140,9 @@ def _print(
     speeds: list[dict[str, float]],
 ) -> None:
     request = cost.request
-    title = f"{subject.name} on {profile.name}, {threads} threads, all predicted: "
+    title = (
+        f"{subject.name} on {profile.name}, {threads} thread{'s' * (threads > 1)}, all predicted: "
+    )
     title += f"{request.prompt_tokens:,} tokens in, {request.new_tokens:,} out"
     header = ("first token", "each other", "whole request", "energy", "a million of these")
     row = (

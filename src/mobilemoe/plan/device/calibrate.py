@@ -8,7 +8,7 @@ others: of a thread count only the plain rates are then known.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -32,13 +32,21 @@ Document = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What a bench does not measure: bytes of the last cache, watts, $/kWh, $/h."""
+    """What a bench does not measure: bytes of the last cache, watts, $/kWh, $/h.
+
+    `sources` says of each field, by its name, where the number is from.
+    """
 
     cache_bytes: float = 32e6
     watts: float = 15.0
     electricity: float = 0.17
     per_hour: float = 0.0
-    source: str = "not measured; a default"
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def constant(self, name: str, unit: str) -> Constant:
+        """Return the field `name`, labelled as assumed."""
+        source = self.sources.get(name, "not measured: a default, or as given to the calibration")
+        return Constant(getattr(self, name), unit, "assumed", source)
 
 
 @dataclass(frozen=True)
@@ -130,19 +138,16 @@ def _ceilings(documents: Sequence[Document], key: str) -> dict[int, float]:
 
 
 def _stated(documents: Sequence[Document], stated: Assumptions) -> dict[str, Any]:
-    def assumed(value: float, unit: str) -> Constant:
-        return Constant(value, unit, "assumed", stated.source)
-
     memory = 1e9 * min(document["machine"]["memory_gb"] for document in documents)
     chunk, passes = "what the native engine computes at a time", "two int8 terms, as it splits them"
     return {
         "memory_bytes": Constant(_rounded(memory), "B", "measured", "all memory of the machine"),
-        "cache_bytes": assumed(stated.cache_bytes, "B"),
+        "cache_bytes": stated.constant("cache_bytes", "B"),
         "chunk_tokens": Constant(ENGINE_CHUNK, "tokens", "measured", chunk),
         "projection_passes": Constant(ENGINE_PASSES, "passes", "measured", passes),
-        "power": {phase: assumed(stated.watts, "W") for phase in ("prefill", "decode")},
-        "electricity": assumed(stated.electricity, "$/kWh"),
-        "per_hour": assumed(stated.per_hour, "$/h"),
+        "power": {phase: stated.constant("watts", "W") for phase in ("prefill", "decode")},
+        "electricity": stated.constant("electricity", "$/kWh"),
+        "per_hour": stated.constant("per_hour", "$/h"),
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mobilemoe.config import ModelConfig
 from mobilemoe.errors import MobileMoEError
@@ -99,8 +100,9 @@ def _point(
     law: MoELaw | None, trainee: Trainee, tokens: float, gpus: int, gpu: GpuProfile
 ) -> CostPoint:
     config = trainee.config
-    stage = _stage(tokens, gpus)
-    layout, fits = _layout(config, stage, gpus, gpu)
+    rows = _rows(tokens, gpus)
+    stage = _stage_of(rows, tokens)
+    layout, fits = _layout(config, rows, gpus, gpu)
     step = step_time(config, layout, stage, gpu, gpu.mfu).total
     seconds = tokens / stage.tokens_per_step * step / EFFECTIVE_SHARE.value
     hours = seconds / 3600 * gpus
@@ -117,14 +119,20 @@ def _point(
     )
 
 
-def _layout(config: ModelConfig, stage: Stage, gpus: int, gpu: GpuProfile) -> tuple[Layout, bool]:
-    """Return one row at a time, with activation checkpointing only where it is needed."""
+@lru_cache(maxsize=64)
+def _layout(config: ModelConfig, rows: int, gpus: int, gpu: GpuProfile) -> tuple[Layout, bool]:
+    """Return the fastest layout that fits: rows at a time, activations kept or computed again."""
+    stage = _stage_of(rows, rows * CONTEXT)
+    fitting = []
     for checkpointing in (False, True):
-        layout = Layout(gpus, micro_batch_rows=1, activation_checkpointing=checkpointing)
-        memory = stage_memory(config, layout, stage, counted_states(config, layout))
-        if memory.total <= gpu.memory.value:
-            return layout, True
-    return layout, False
+        for micro in _halvings(rows // gpus):
+            layout = Layout(gpus, micro_batch_rows=micro, activation_checkpointing=checkpointing)
+            memory = stage_memory(config, layout, stage, counted_states(config, layout))
+            if memory.total <= gpu.memory.value:
+                fitting.append(layout)
+    if not fitting:
+        return Layout(gpus, micro_batch_rows=1, activation_checkpointing=True), False
+    return min(fitting, key=lambda each: step_time(config, each, stage, gpu, gpu.mfu).total), True
 
 
 def _loss(law: MoELaw | None, trainee: Trainee, tokens: float) -> tuple[float | None, bool]:
@@ -138,10 +146,22 @@ def _loss(law: MoELaw | None, trainee: Trainee, tokens: float) -> tuple[float | 
     return predicted.loss, bool(predicted.outside)
 
 
-def _stage(tokens: float, gpus: int) -> Stage:
-    """Return a pre-training stage of so many tokens whose rows spread evenly over the GPUs."""
+def _halvings(rows: int) -> list[int]:
+    """Return `rows` and its halves as long as they are whole, and 1."""
+    found = [rows]
+    while found[-1] % 2 == 0:
+        found.append(found[-1] // 2)
+    return found if found[-1] == 1 else [*found, 1]
+
+
+def _rows(tokens: float, gpus: int) -> int:
+    """Return the rows of a batch, the same number on every GPU; a small run has small ones."""
     wanted = min(BATCH_TOKENS, tokens / LEAST_STEPS)
-    rows = max(1, round(wanted / CONTEXT / gpus)) * gpus
+    return max(1, round(wanted / CONTEXT / gpus)) * gpus
+
+
+def _stage_of(rows: int, tokens: float) -> Stage:
+    """Return a pre-training stage of batches of `rows`."""
     return Stage(
         name="pretrain",
         purpose="to be priced",
