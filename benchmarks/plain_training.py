@@ -10,6 +10,7 @@ B batch, T tokens, D hidden, V vocabulary, E experts, K top-k, L MoE layers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -37,12 +38,16 @@ class PlainTrainer:
         stage: Stage,
         batches: Callable[[int], Batch],
         settings: Settings,
+        backwards: bool = False,
     ) -> None:
+        """`backwards` takes the experts in the other order: other roundings, nothing else."""
         self.model, self.stage, self.batches, self.settings = model, stage, batches, settings
         for module in model.modules():
             forward = PLAIN.get(type(module))
             if forward is not None:
                 module.forward = MethodType(forward, module)
+            elif isinstance(module, MoE):
+                module.forward = partial(plain_moe, module, backwards=backwards)
         values = settings.optimizer
         vectors = [p for p in model.parameters() if p.dim() < 2]
         matrices = [p for p in model.parameters() if p.dim() >= 2]
@@ -95,15 +100,18 @@ def plain_moe(
     x_BTD: Tensor,
     capacity_factor: float | None = None,
     trace: list[Routing] | None = None,
+    backwards: bool = False,
 ) -> Tensor:
-    """Compute the layer with a loop over experts."""
+    """Compute the layer with a loop over experts, from the first or from the last."""
     if capacity_factor is not None:
         raise ValueError("the baseline is dropless")
     h_TD = x_BTD.flatten(0, 1)
     routing = plain_route(self, h_TD)
     y_TD = torch.zeros_like(h_TD)
     mask_EKT = F.one_hot(routing.topk_ids_TK, self.config.num_local_experts).permute(2, 1, 0)
-    for expert, mask_KT in enumerate(mask_EKT):
+    experts = range(len(mask_EKT))
+    for expert in reversed(experts) if backwards else experts:
+        mask_KT = mask_EKT[expert]
         choice_n, token_n = torch.where(mask_KT)
         gate_up_nF = h_TD[token_n] @ self.experts.gate_up_proj[expert]
         gate_nF, up_nF = gate_up_nF.chunk(2, dim=-1)
@@ -143,7 +151,6 @@ def plain_attention(self: Attention, x_BTD: Tensor, cos: Tensor, sin: Tensor) ->
 
 
 PLAIN: dict[type, Callable[..., Tensor]] = {
-    MoE: plain_moe,
     SwiGLU: plain_swiglu,
     RMSNorm: plain_norm,
     Attention: plain_attention,

@@ -105,5 +105,6 @@ NB_MODULE(_training, module) {
              "grad_y"_a, "grad_x"_a, "grad_gate_up"_a, "grad_down"_a, "threads"_a,
              "kernel"_a = "auto");
   module.def("kernels", &kernel_names);
+  bind_attention(module);
   bind_rows(module);
 }

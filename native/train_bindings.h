@@ -79,6 +79,7 @@ inline bool are(const auto& array, int64_t rows, int64_t columns) {
 
 inline constexpr const char* kShapes = "the arrays do not have the shapes of one operation";
 
+void bind_attention(nb::module_& module);
 void bind_rows(nb::module_& module);
 
 }  // namespace mobilemoe

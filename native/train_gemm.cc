@@ -36,6 +36,43 @@ std::vector<const GemmKernels*> runnable() {
   return tables;
 }
 
+// Four floats, which every processor moves at once; a panel's width is a multiple of them.
+constexpr int64_t kQuad = 4;
+using Quad __attribute__((vector_size(16))) = float;
+
+Quad load(const float* from) {
+  Quad x;
+  std::memcpy(&x, from, sizeof x);
+  return x;
+}
+
+void store(float* to, Quad x) { std::memcpy(to, &x, sizeof x); }
+
+// to[k, n] = b[n, k] for four n and k.
+void transpose_quad(const float* b, int64_t stride, float* to, int64_t width) {
+  const Quad a = load(b), c = load(b + stride), e = load(b + 2 * stride), g = load(b + 3 * stride);
+  const Quad ac = __builtin_shufflevector(a, c, 0, 4, 1, 5);
+  const Quad ca = __builtin_shufflevector(a, c, 2, 6, 3, 7);
+  const Quad eg = __builtin_shufflevector(e, g, 0, 4, 1, 5);
+  const Quad ge = __builtin_shufflevector(e, g, 2, 6, 3, 7);
+  store(to, __builtin_shufflevector(ac, eg, 0, 1, 4, 5));
+  store(to + width, __builtin_shufflevector(ac, eg, 2, 3, 6, 7));
+  store(to + 2 * width, __builtin_shufflevector(ca, ge, 0, 1, 4, 5));
+  store(to + 3 * width, __builtin_shufflevector(ca, ge, 2, 3, 6, 7));
+}
+
+// The same for `depth` k; zeros where there are fewer than four n.
+void transpose_columns(const float* b, int64_t stride, int64_t depth, int64_t wanted, float* to,
+                       int64_t width) {
+  int64_t k = 0;
+  for (; wanted >= kQuad && k + kQuad <= depth; k += kQuad) {
+    transpose_quad(b + k, stride, to + k * width, width);
+  }
+  for (; k < depth; ++k) {
+    for (int64_t n = 0; n < kQuad; ++n) to[k * width + n] = n < wanted ? b[n * stride + k] : 0.0f;
+  }
+}
+
 // Panel after panel: where each begins in the packed matrix, and its width there.
 template <class Fill>
 void for_panels(const GemmKernels& kernels, int64_t depth, int64_t columns, float* packed,
@@ -73,7 +110,10 @@ PackedRight pack_right(const GemmKernels& kernels, const float* b, int64_t strid
   for_panels(kernels, depth, columns, packed,
              [&](int64_t first, int64_t wanted, int64_t width, float* to) {
                for (int64_t k = 0; k < depth; ++k, to += width) {
-                 std::memcpy(to, b + k * stride + first, static_cast<size_t>(wanted) * sizeof *b);
+                 const float* from = b + k * stride + first;
+                 int64_t n = 0;
+                 for (; n + kQuad <= wanted; n += kQuad) store(to + n, load(from + n));
+                 for (; n < wanted; ++n) to[n] = from[n];
                  std::fill(to + wanted, to + width, 0.0f);
                }
              });
@@ -84,10 +124,9 @@ PackedRight pack_right_transposed(const GemmKernels& kernels, const float* b, in
                                   int64_t depth, int64_t columns, float* packed) {
   for_panels(kernels, depth, columns, packed,
              [&](int64_t first, int64_t wanted, int64_t width, float* to) {
-               for (int64_t k = 0; k < depth; ++k, to += width) {
-                 const float* from = b + first * stride + k;
-                 for (int64_t n = 0; n < wanted; ++n) to[n] = from[n * stride];
-                 std::fill(to + wanted, to + width, 0.0f);
+               for (int64_t n = 0; n < width; n += kQuad) {
+                 transpose_columns(b + (first + n) * stride, stride, depth, wanted - n, to + n,
+                                   width);
                }
              });
   return {packed, depth, columns};

@@ -42,6 +42,12 @@ struct GemmKernels {
   // The same a, and from its gradient those of gate and up; nothing may overlap.
   void (*swiglu_gradient)(const float* gate, const float* up, const float* grad_a, int64_t width,
                           float* a, float* grad_gate, float* grad_up);
+  // Returns -log softmax(logits)[target] and leaves its gradient, softmax - [target], there.
+  float (*cross_entropy)(float* logits, int64_t width, int64_t target);
+  // x becomes softmax(scale x); returns log sum exp(scale x).
+  float (*softmax)(float* x, int64_t width, float scale);
+  // x becomes p = exp(scale x - log_sum), and the gradient of p that of x.
+  void (*softmax_gradient)(float* x, float* gradient, int64_t width, float scale, float log_sum);
 };
 
 // The table for `name`: "portable", "avx2", "avx512", "neon", or "auto" for the best one here.

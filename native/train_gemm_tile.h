@@ -1,16 +1,16 @@
-// The product and the activation of train_gemm.h over any vector type. Included once per
+// The product of train_gemm.h over any vector type, and the table of an instruction set. Included once per
 // instruction set, each time compiled for it: everything here has internal linkage.
 //
-// A vector type `V` has kLanes, the register type `Register`, and zero, load, broadcast, store,
-// add and multiply_add (a b + c).
+// A vector type `V` has kLanes, the register type `Register` (a vector of the compiler's, with its
+// operators), and zero, load, broadcast, store, add and multiply_add (a b + c).
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 
-#include "exp_inline.h"
 #include "train_gemm.h"
+#include "train_lanes.h"
 
 namespace mobilemoe {
 namespace {
@@ -124,30 +124,17 @@ void multiply(const LeftRows& left, const PackedRight& right, float* c, int64_t 
   }
 }
 
-// The loops below become vector code only where nothing overlaps.
-inline void swiglu_row(const float* __restrict gate, const float* __restrict up, int64_t width,
-                       float* __restrict a) {
-  for (int64_t f = 0; f < width; ++f) a[f] = gate[f] / (1.0f + exp_inline(-gate[f])) * up[f];
-}
-
-// d silu(g) / dg = sigmoid(g) (1 + g (1 - sigmoid(g)))
-inline void swiglu_gradient_row(const float* __restrict gate, const float* __restrict up,
-                                const float* __restrict grad_a, int64_t width,
-                                float* __restrict a, float* __restrict grad_gate,
-                                float* __restrict grad_up) {
-  for (int64_t f = 0; f < width; ++f) {
-    const float sigmoid = 1.0f / (1.0f + exp_inline(-gate[f]));
-    const float silu = gate[f] * sigmoid;
-    a[f] = silu * up[f];
-    grad_gate[f] = grad_a[f] * up[f] * (sigmoid + silu * (1.0f - sigmoid));
-    grad_up[f] = grad_a[f] * silu;
-  }
-}
-
 template <class V, int kRows, int kVectors>
 constexpr GemmKernels gemm_table(const char* name) {
-  return {name, V::kLanes, kVectors * V::kLanes, multiply<V, kRows, kVectors>, swiglu_row,
-          swiglu_gradient_row};
+  return {name,
+          V::kLanes,
+          kVectors * V::kLanes,
+          multiply<V, kRows, kVectors>,
+          swiglu_row<V>,
+          swiglu_gradient_row<V>,
+          cross_entropy_row<V>,
+          softmax_row<V>,
+          softmax_gradient_row<V>};
 }
 
 }  // namespace

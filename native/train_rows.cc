@@ -104,4 +104,14 @@ void swiglu_gradient(const Crew& crew, const GemmKernels& kernels, const SwigluG
   });
 }
 
+void cross_entropy_rows(const Crew& crew, const GemmKernels& kernels, const CrossEntropy& rows) {
+  crew.run([&](const Part& thread) {
+    const Range part = thread.share(rows.rows);
+    for (int64_t n = part.begin; n < part.end; ++n) {
+      float* logits = rows.logits_NV + n * rows.width;
+      rows.losses_N[n] = kernels.cross_entropy(logits, rows.width, rows.targets_N[n]);
+    }
+  });
+}
+
 }  // namespace mobilemoe

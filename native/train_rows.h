@@ -49,4 +49,14 @@ void swiglu(const Crew& crew, const GemmKernels& kernels, int64_t count, const f
             const float* up, float* a);
 void swiglu_gradient(const Crew& crew, const GemmKernels& kernels, const SwigluGradient& arrays);
 
+
+// Row by row: the loss -log softmax(logits)[target], whose gradient takes the logits' place.
+struct CrossEntropy {
+  int64_t rows, width;        // V
+  const int64_t* targets_N;  // each 0 to V - 1
+  float* logits_NV;
+  float* losses_N;
+};
+void cross_entropy_rows(const Crew& crew, const GemmKernels& kernels, const CrossEntropy& rows);
+
 }  // namespace mobilemoe

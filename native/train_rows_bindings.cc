@@ -14,9 +14,10 @@ using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::c
 using OutputVector = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Ids = nb::ndarray<const int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using OutputIds = nb::ndarray<int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Targets = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Order = nb::ndarray<int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-void require_between(const Ids& ids, int64_t low, int64_t high) {
+void require_between(const auto& ids, int64_t low, int64_t high) {
   const bool fits = std::all_of(ids.data(), ids.data() + ids.size(),
                                 [&](int64_t id) { return low <= id && id < high; });
   require(fits, "an index is out of range");
@@ -72,7 +73,6 @@ void bound_combine_gradient(const Input<2>& x, const Ids& slots, const Input<2>&
   });
 }
 
-
 void bound_swiglu(const Input<2>& gate, const Input<2>& up, const Output<2>& a, int threads) {
   const int64_t rows = dim(gate, 0), width = dim(gate, 1);
   require(are(up, rows, width) && are(a, rows, width), kShapes);
@@ -89,6 +89,17 @@ void bound_swiglu_gradient(const Input<2>& gate, const Input<2>& up, const Input
   on_crew(threads, nb::str("auto"), [&](const Crew& crew, const GemmKernels& kernels) {
     swiglu_gradient(crew, kernels, {rows * width, gate.data(), up.data(), grad_a.data(),
                                     grad_gate.data(), grad_up.data()});
+  });
+}
+
+void bound_cross_entropy(const Output<2>& logits, const Targets& targets,
+                         const OutputVector& losses, int threads, const nb::str& kernel) {
+  const int64_t rows = dim(logits, 0), width = dim(logits, 1);
+  require(width > 0 && dim(targets, 0) == rows && dim(losses, 0) == rows, kShapes);
+  require_between(targets, 0, width);
+  on_crew(threads, kernel, [&](const Crew& crew, const GemmKernels& kernels) {
+    cross_entropy_rows(crew, kernels,
+                       {rows, width, targets.data(), logits.data(), losses.data()});
   });
 }
 
@@ -154,6 +165,8 @@ void bind_rows(nb::module_& module) {
   module.def("swiglu", &bound_swiglu, "gate"_a, "up"_a, "a"_a, "threads"_a);
   module.def("swiglu_gradient", &bound_swiglu_gradient, "gate"_a, "up"_a, "grad_a"_a,
              "grad_gate"_a, "grad_up"_a, "threads"_a);
+  module.def("cross_entropy", &bound_cross_entropy, "logits"_a, "targets"_a, "losses"_a,
+             "threads"_a, "kernel"_a = "auto");
   module.def("rms_norm", &bound_norm, "x"_a, "weight"_a, "eps"_a, "factors"_a, "y"_a,
              "threads"_a);
   module.def("rms_norm_gradient", &bound_norm_gradient, "x"_a, "weight"_a, "factors"_a,

@@ -12,7 +12,7 @@ namespace mobilemoe {
 // Rows of a task at most: enough that packing the expert's matrix once more costs little.
 constexpr int64_t kRowBlock = 256;
 // Rows of a weight gradient that one task computes.
-constexpr int64_t kOuterBlock = 48;
+constexpr int64_t kOuterBlock = 96;
 
 // Rows [begin, end) of all rows, which belong to one expert.
 struct RowTask {
@@ -31,7 +31,7 @@ struct OuterTask {
 std::vector<OuterTask> outer_tasks(std::span<const int64_t> counts,
                                    std::span<const int64_t> inputs);
 
-// One thread's memory: a packed matrix, row pointers, and floats for whatever the task likes.
+// One thread's memory: packed matrices, row pointers, and floats for whatever the task likes.
 class Workspace {
  public:
   // For products of up to `columns` columns.
@@ -48,10 +48,14 @@ class Workspace {
   float* floats() { return floats_; }
 
  private:
+  // The left side x^T of a block of `depth` rows of x.
+  LeftRows pack_left(const float* x, int64_t stride, int64_t depth, int64_t count);
+
   const GemmKernels* kernels_;
   std::vector<float> memory_;
   std::vector<const float*> rows_;
   float* packed_;
+  float* left_;
   float* floats_;
 };
 

@@ -30,7 +30,7 @@ LEVELS = (
     ("model", "engine"),
     ("export",),
     ("train", "evaluate", "profile", "serve", "verify"),
-    ("pipeline",),
+    ("pipeline", "sweep"),
     ("demo",),
     ("cli",),
     ("__main__",),
@@ -43,7 +43,17 @@ FACE_SEES = {"config", "errors", "engine"}
 UPWARD = {("config", "presets"), ("weights", "config")}
 # Lower in the order and still none of their business.
 FORBIDDEN = {("engine", "plan"), ("engine", "data"), ("checkpoint", "plan")}
-TORCH_ROOMS = {"kernels", "quant", "model", "train", "evaluate", "pipeline", "demo", "verify"}
+TORCH_ROOMS = {
+    "kernels",
+    "quant",
+    "model",
+    "train",
+    "evaluate",
+    "pipeline",
+    "sweep",
+    "demo",
+    "verify",
+}
 NETWORK = {"huggingface_hub", "urllib3", "requests", "httpx", "httpx2", "aiohttp"}
 
 

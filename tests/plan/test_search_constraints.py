@@ -44,7 +44,8 @@ def test_an_empty_choice_is_refused(field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("decode_tok_s", 50.0), ("ttft_s", 1.0), ("threads", 4)]
+    ("field", "value"),
+    [("decode_tok_s", 50.0), ("ttft_s", 1.0), ("threads", 4), ("decode_depth", 9)],
 )
 def test_speeds_need_a_device(field: str, value: float) -> None:
     with pytest.raises(MobileMoEError, match=f"{field} is .*no device"):

@@ -79,6 +79,18 @@ def test_slow_work_is_no_excuse_for_silence() -> None:
     assert found[0] == 31
 
 
+def test_a_job_that_was_stopped_as_a_whole_goes_on_and_is_watched_as_before() -> None:
+    judge, last = Judge(2, TIMEOUT, now=0.0), 0.0
+    for now in (*range(20), *range(300, 305)):  # stopped for five minutes
+        lines = [sign(now, 0).text().encode(), sign(min(now, 19), 1).text().encode()]
+        assert judge.verdict(lines, float(now)) is None
+        last = float(now)
+    while judge.verdict([sign(last, 0).text().encode(), lines[1]], last) is None:
+        last += 1
+    assert last == 300 + TIMEOUT + 1
+    assert judge.silent == ("host1, process 1",)
+
+
 def test_a_rank_that_has_left_is_not_missed() -> None:
     frozen = {"ticks": 20, "beats": 20, "step": 20}
     assert first_verdict({}, frozen) is not None

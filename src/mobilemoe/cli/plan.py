@@ -31,6 +31,7 @@ from mobilemoe.cli.plan_options import (
     TrainFlopsOption,
     TtftOption,
     VocabOption,
+    refuse_unused,
 )
 from mobilemoe.cli.plan_pictures import HtmlOption, PicturesOption, write_pictures
 from mobilemoe.errors import MobileMoEError
@@ -59,7 +60,7 @@ def plan(
     decode_tok_s: DecodeOption = None,
     decode_depth: DepthOption = None,
     ttft: TtftOption = None,
-    prompt: PromptOption = 1024,
+    prompt: PromptOption = None,
     train_flops: TrainFlopsOption = None,
     tokens: TokensOption = None,
     granularity: GranularityOption = None,
@@ -78,6 +79,7 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Choose the model to train for a device and a training budget, and say why."""
+    refuse_unused(verb, ttft, prompt)
     if verb.invoked_subcommand is not None:
         return
     from mobilemoe.plan import plan as make_plan
@@ -88,7 +90,7 @@ def plan(
         "decode_tok_s": decode_tok_s,
         "decode_depth": decode_depth,
         "ttft_s": ttft,
-        "prompt_tokens": prompt,
+        "prompt_tokens": prompt or 1024,
         "train_flops": train_flops,
         "tokens": tokens,
         "extrapolate": extrapolate,

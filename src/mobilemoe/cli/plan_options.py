@@ -74,7 +74,9 @@ DepthOption = Annotated[
 TtftOption = Annotated[
     float | None, typer.Option("--ttft", min=0, help="Seconds a prompt may take.")
 ]
-PromptOption = Annotated[int, typer.Option(min=1, help="Tokens of the prompt for --ttft.")]
+PromptOption = Annotated[
+    int | None, typer.Option(min=1, help="Tokens of the prompt of --ttft. Default: 1024.")
+]
 TrainFlopsOption = Annotated[
     float | None,
     typer.Option(
@@ -106,6 +108,25 @@ LawOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="A law of your own. Default: the published one."),
 ]
+
+
+def refuse_unused(verb: typer.Context, ttft: float | None, prompt: int | None) -> None:
+    """Refuse what would have no effect: --prompt alone, and options before a verb of their own.
+
+    Raises:
+        typer.BadParameter: naming the option.
+    """
+    if verb.invoked_subcommand is not None:
+        sources = ((name, verb.get_parameter_source(name)) for name in verb.params)
+        given = [name for name, source in sources if source and source.name == "COMMANDLINE"]
+        if given:
+            option = "--" + given[0].replace("_", "-")
+            raise typer.BadParameter(
+                f"{option} has no effect before {verb.invoked_subcommand}; options of "
+                f"`plan {verb.invoked_subcommand}` come after it"
+            )
+    elif prompt is not None and ttft is None:
+        raise typer.BadParameter("--prompt has no effect without --ttft")
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,29 @@ def experts_backward(
     threads: int,
     kernel: str = "auto",
 ) -> None: ...
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    o: Tensor,
+    sums: Tensor,
+    threads: int,
+    kernel: str = "auto",
+) -> None: ...
+def attend_gradient(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    sums: Tensor,
+    grad_o: Tensor,
+    grad_q: Tensor,
+    grad_k: Tensor,
+    grad_v: Tensor,
+    threads: int,
+    kernel: str = "auto",
+) -> None: ...
 def kernels() -> list[str]: ...
 def choose_experts(scores: Tensor, ids: Tensor, threads: int) -> None: ...
 def sort_by_expert(ids: Tensor, experts: int, order: Tensor) -> None: ...
@@ -56,6 +79,9 @@ def combine_rows_gradient(
 def swiglu(gate: Tensor, up: Tensor, a: Tensor, threads: int) -> None: ...
 def swiglu_gradient(
     gate: Tensor, up: Tensor, grad_a: Tensor, grad_gate: Tensor, grad_up: Tensor, threads: int
+) -> None: ...
+def cross_entropy(
+    logits: Tensor, targets: Tensor, losses: Tensor, threads: int, kernel: str = "auto"
 ) -> None: ...
 def rms_norm(
     x: Tensor, weight: Tensor, eps: float, factors: Tensor, y: Tensor, threads: int

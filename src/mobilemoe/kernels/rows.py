@@ -1,4 +1,4 @@
-"""Routing, SwiGLU and normalisation of rows: native/train_rows.h and native/train_norm.h.
+"""What training does with rows besides products: native/train_rows.h and native/train_norm.h.
 
 T tokens, E experts, K choices of a token, N computed choices, D row width, R rows, B batch,
 H heads, d head dim. Everything here takes what `runs_native` accepts.
@@ -48,6 +48,18 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """Return silu(gate) * up for two tensors of one shape."""
     a: Tensor = _SwiGLU.apply(gate, up)  # type: ignore[no-untyped-call]
     return a
+
+
+def cross_entropy_rows(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """Return -log softmax(logits)[target] of each row; its gradient takes the logits' place.
+
+    Raises:
+        ValueError: if a target is not 0 to V - 1, or the shapes do not fit.
+    """
+    losses_N = torch.empty(len(targets_N))
+    threads = torch.get_num_threads()
+    _training.cross_entropy(logits_NV, targets_N.contiguous(), losses_N, threads)
+    return losses_N
 
 
 def scaled_rms_norm(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:

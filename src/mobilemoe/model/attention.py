@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobilemoe.config import ModelConfig
-from mobilemoe.kernels import rotate_heads, runs_native
+from mobilemoe.kernels import causal_attention, rotate_heads, runs_native
 from mobilemoe.model.norm import rms_norm
 from mobilemoe.model.rope import apply_rope
 
@@ -37,14 +37,7 @@ class Attention(nn.Module):
         q_BHTd = self._rotated(self.q_proj(x_BTD), cos, sin)
         k_BGTd = self.stored(self._rotated(self.k_proj(x_BTD), cos, sin))
         v_BGTd = self.stored(self._heads(self.v_proj(x_BTD)))
-        repeat = self.config.num_attention_heads // self.config.num_key_value_heads
-        o_BHTd = F.scaled_dot_product_attention(
-            q_BHTd,
-            k_BGTd.repeat_interleave(repeat, dim=1),
-            v_BGTd.repeat_interleave(repeat, dim=1),
-            is_causal=True,
-        )
-        projected: Tensor = self.o_proj(o_BHTd.transpose(1, 2).flatten(2))
+        projected: Tensor = self.o_proj(attend(q_BHTd, k_BGTd, v_BGTd).flatten(2))
         return projected
 
     def _rotated(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -58,3 +51,13 @@ class Attention(nn.Module):
         """Split [B, T, n d] into [B, n, T, d]."""
         heads: Tensor = x.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
         return heads
+
+
+def attend(q_BHTd: Tensor, k_BGTd: Tensor, v_BGTd: Tensor) -> Tensor:
+    """Return the causal attention [B, T, H, d] of grouped queries."""
+    if runs_native(q_BHTd, k_BGTd, v_BGTd):
+        return causal_attention(q_BHTd, k_BGTd, v_BGTd)
+    repeat = q_BHTd.shape[1] // k_BGTd.shape[1]
+    k_BHTd, v_BHTd = (x.repeat_interleave(repeat, dim=1) for x in (k_BGTd, v_BGTd))
+    o_BHTd = F.scaled_dot_product_attention(q_BHTd, k_BHTd, v_BHTd, is_causal=True)
+    return o_BHTd.transpose(1, 2)

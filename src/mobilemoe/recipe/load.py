@@ -14,11 +14,13 @@ from mobilemoe.recipe.recipe import Recipe
 from mobilemoe.recipe.tables import recipe_from
 
 BUILT_IN = Path(__file__).parents[1] / "recipes"  # the package's copy of the folder recipes/
+SWEEPS = "sweep_"  # files that begin so are grids of many runs, for `mobilemoe plan sweep`
 
 
 def builtin_recipes() -> tuple[str, ...]:
     """Return the names of the recipes that come with the package."""
-    return tuple(sorted(path.stem for path in BUILT_IN.glob("*.toml")))
+    names = (path.stem for path in BUILT_IN.glob("*.toml"))
+    return tuple(sorted(name for name in names if not name.startswith(SWEEPS)))
 
 
 def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:

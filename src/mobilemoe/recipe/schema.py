@@ -162,7 +162,8 @@ class Parallel:
     """
 
     expert_parallel: int = 1
-    hang_timeout_s: float = 25.0  # torchrun's own 30 s to end the others come on top
+    # With the 30 s that torchrun gives a process on another machine, less than a minute.
+    hang_timeout_s: float = 20.0
 
     def __post_init__(self) -> None:
         ranges = {"expert_parallel": Range(1, 4096), "hang_timeout_s": Range(1, 86_400)}

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mobilemoe.data import IGNORED
+from mobilemoe.kernels import cross_entropy_rows, runs_native
 from mobilemoe.model import Routing
 
 # Logits that exist at a time: what stays in a CPU's cache, and what keeps a GPU busy.
@@ -44,10 +45,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         w_VD = weight_VD.to(h_ND.dtype)
         for span in _spans(len(h_ND), len(w_VD), h_ND.device.type):
             h, targets = h_ND[span], targets_N[span]
-            log_probs = F.log_softmax(h @ w_VD.T, dim=-1, dtype=torch.float32)
-            losses_N[span] = log_probs.gather(1, targets[:, None]).squeeze(1).neg()
-            gradient = log_probs.exp_()
-            gradient.scatter_add_(1, targets[:, None], gradient.new_full((len(targets), 1), -1))
+            losses_N[span], gradient = _row_losses(h @ w_VD.T, targets)
             gradient = gradient.to(h.dtype)
             torch.mm(gradient, w_VD, out=grad_h_ND[span])
             if grad_weight_VD.dtype == h.dtype:
@@ -63,6 +61,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_h_ND, grad_weight_VD = ctx.saved_tensors
         scale = grad_outputs[0]
         return grad_h_ND * scale.to(grad_h_ND.dtype), grad_weight_VD * scale, None
+
+
+def _row_losses(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each row's loss and its float32 gradient, softmax - [target]; logits may go."""
+    if runs_native(logits_NV):
+        return cross_entropy_rows(logits_NV, targets_N), logits_NV
+    log_probs = F.log_softmax(logits_NV, dim=-1, dtype=torch.float32)
+    losses_N = log_probs.gather(1, targets_N[:, None]).squeeze(1).neg()
+    gradient = log_probs.exp_()
+    gradient.scatter_add_(1, targets_N[:, None], gradient.new_full((len(targets_N), 1), -1))
+    return losses_N, gradient
 
 
 def _spans(rows: int, vocabulary: int, device: str) -> list[slice]:

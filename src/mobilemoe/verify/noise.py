@@ -36,7 +36,7 @@ outputs.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -54,6 +54,8 @@ LANES = 2
 INT8_LEVELS = 127
 UNIFORM_VARIANCE = 1 / 12
 F16_VARIANCE = 2.0**-22 / 6
+
+Terms = TypeVar("Terms", float, Float64)  # how many a sum has, or each of several
 
 
 class Noise(Protocol):
@@ -88,7 +90,8 @@ class RoundingNoise:
         terms = product.x_TI.shape[1]
         own_TI = squares_share(terms) * np.square(product.x_TI)
         own_TO = sum_share(terms) * np.square(product.y_TO)
-        return through(product, plus(own_TI, variance_TI)) + own_TO
+        result: Float64 = through(product, plus(own_TI, variance_TI)) + own_TO
+        return result
 
     def cached(self, x_GNd: Float64) -> Float64:
         """Return zeros: a cache of floats changes nothing."""
@@ -152,12 +155,12 @@ class Int4Noise:
         return np.zeros_like(x_GNd)
 
 
-def squares_share(terms: int) -> float:
+def squares_share(terms: Terms) -> Terms:
     """Return what the squared products contribute to the variance of a sum of `terms`."""
     return ROUNDING_VARIANCE * (1 + terms / (6 * LANES))
 
 
-def sum_share(terms: int) -> float:
+def sum_share(terms: Terms) -> Terms:
     """Return what the squared sum of `terms` products contributes to its own variance."""
     return ROUNDING_VARIANCE * (1 + terms / (3 * LANES))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mobilemoe.plan.device.calibrate import Assumptions, Calibration, calibrate
 from mobilemoe.plan.device.constant import Constant, Origin
 from mobilemoe.plan.device.cost import Request, RequestCost, StatedRates, request_cost
 from mobilemoe.plan.device.dump import dump_profile
@@ -12,6 +13,8 @@ from mobilemoe.plan.device.measurement import Measurement, measurements_of, medi
 from mobilemoe.plan.device.profile import DeviceProfile
 
 __all__ = [
+    "Assumptions",
+    "Calibration",
     "Constant",
     "DeviceProfile",
     "Measurement",
@@ -21,6 +24,7 @@ __all__ = [
     "RequestCost",
     "StatedRates",
     "builtin_profiles",
+    "calibrate",
     "decode_seconds",
     "dump_profile",
     "fit_costs",

@@ -137,8 +137,8 @@ def _inputs(
 ) -> tuple[tuple[str, Constant], ...]:
     """Return what of the profile is used with these threads and formats."""
     used = {
-        *("cache_bytes", "chunk_tokens", "power.prefill", "power.decode"),
-        *("price.electricity", "price.per_hour"),
+        *("cache_bytes", "chunk_tokens", "projection_passes"),
+        *("power.prefill", "power.decode", "price.electricity", "price.per_hour"),
         *(f"read_bytes_s.{threads}", f"mac_s.{threads}"),
         *(f"weights.{weight_format}.{key}" for key in profile.weights[weight_format]),
         *(f"attention.{kv_format}.{key}" for key in profile.attention[kv_format]),

@@ -7,7 +7,7 @@ factors that were fitted without them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -18,7 +18,8 @@ from mobilemoe.plan.device.measurement import Measurement
 from mobilemoe.plan.device.nnls import nonnegative_least_squares
 from mobilemoe.plan.device.terms import Rates
 
-RatesBy = Callable[[Measurement], Rates]
+RatesOf = Callable[[Measurement], Rates]
+Costs = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -35,44 +36,56 @@ class Prediction:
 
 
 def fit_costs(
-    rows: Sequence[Measurement], rates_of: RatesBy, terms: Sequence[str]
+    rows: Sequence[Measurement], rates_of: RatesOf, terms: Collection[str] | None = None
 ) -> dict[str, float]:
-    """Return the factor of each of `terms`; `rates_of` gives the rates of a row's threads.
+    """Return the factor of each kind of work that occurs in `rows`, by its path in a profile.
+
+    `rates_of` gives the rates of a row's threads; `terms`: only these names (the last part of a
+    path) may cost anything.
 
     Raises:
-        MobileMoEError: if there are fewer rows than terms.
+        MobileMoEError: if there are fewer rows than factors.
     """
-    if len(rows) < len(terms):
-        raise MobileMoEError(
-            f"{len(rows)} measurements for {len(terms)} constants; allowed: at least as many",
-            hint="measure more depths, prompt lengths and shapes",
-        )
     amounts = [row.amounts(rates_of(row)) for row in rows]
+    paths = dict.fromkeys(path for one in amounts for path in one)
+    wanted = [path for path in paths if terms is None or path.rpartition(".")[2] in terms]
+    if len(rows) < len(wanted):
+        raise MobileMoEError(
+            f"{len(rows)} measurements for {len(wanted)} constants; allowed: at least as many",
+            hint="measure prompts and decoding, at several depths, on several shapes",
+        )
     matrix_NK = np.array(
         [
-            [one.get(term, 0.0) / row.seconds for term in terms]
+            [one.get(path, 0.0) / row.seconds for path in wanted]
             for one, row in zip(amounts, rows, strict=True)
         ]
     )
     factors_K = nonnegative_least_squares(matrix_NK, np.ones(len(rows)))
-    return {term: float(factor) for term, factor in zip(terms, factors_K, strict=True)}
+    return dict(zip(wanted, factors_K.tolist(), strict=True))
 
 
-def predict(row: Measurement, rates_of: RatesBy, costs: Mapping[str, float]) -> Prediction:
+def predict(row: Measurement, rates_of: RatesOf, costs: Costs) -> Prediction:
     """Return what `costs` say of `row`."""
     amounts = row.amounts(rates_of(row))
-    return Prediction(row, sum(costs.get(term, 0.0) * value for term, value in amounts.items()))
+    return Prediction(row, sum(costs.get(path, 0.0) * value for path, value in amounts.items()))
 
 
 def left_out(
     rows: Sequence[Measurement],
-    rates_of: RatesBy,
-    terms: Sequence[str],
+    rates_of: RatesOf,
     group: Callable[[Measurement], Hashable],
+    terms: Collection[str] | None = None,
 ) -> tuple[Prediction, ...]:
-    """Leave out each group of rows in turn and predict it from the others."""
+    """Leave out each group of rows in turn and predict it from the others.
+
+    Raises:
+        MobileMoEError: if all rows are one group, or too few are left.
+    """
+    keys = list(dict.fromkeys(map(group, rows)))
+    if len(keys) == 1:
+        raise MobileMoEError("nothing can be left out: all measurements are of one group")
     found = []
-    for key in dict.fromkeys(map(group, rows)):
+    for key in keys:
         costs = fit_costs([row for row in rows if group(row) != key], rates_of, terms)
         found += [predict(row, rates_of, costs) for row in rows if group(row) == key]
     return tuple(found)

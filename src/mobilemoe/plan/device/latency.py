@@ -44,6 +44,8 @@ def prefill_seconds(
 ) -> float:
     """Return the seconds of a prompt of `tokens` after `depth` others: TTFT without sampling.
 
+    Never less than one decoded token: a short prompt has to read the weights, too.
+
     Raises:
         MobileMoEError: for no tokens, a negative depth, or threads or formats the profile does
             not know.
@@ -51,15 +53,22 @@ def prefill_seconds(
     _check("tokens", tokens, 1)
     _check("depth", depth, 0)
     rates = rates_of(profile, threads)
-    amounts = prefill_terms(config, tokens, depth, rates, weight_format, kv_format)
-    return _seconds(profile.costs(weight_format, kv_format), amounts)
+    amounts = prefill_terms(config, tokens, depth, rates, weight_format)
+    last = decode_terms(config, depth + tokens - 1, rates, weight_format, kv_format)
+    costs = profile.costs(weight_format, kv_format)
+    return max(_seconds(costs, amounts), _seconds(costs, last))
 
 
 def rates_of(profile: DeviceProfile, threads: int | None = None) -> Rates:
     """Return what of `profile` decides the amounts; raises as `DeviceProfile.rates`."""
     read, multiply = profile.rates(threads)
-    chunk = int(profile.chunk_tokens.value)
-    return Rates(read.value, multiply.value, profile.cache_bytes.value, chunk)
+    return Rates(
+        read_bytes_s=read.value,
+        mac_s=multiply.value,
+        cache_bytes=profile.cache_bytes.value,
+        chunk_tokens=int(profile.chunk_tokens.value),
+        projection_passes=int(profile.projection_passes.value),
+    )
 
 
 def _seconds(costs: Mapping[str, Constant], amounts: Mapping[str, float]) -> float:

@@ -4,7 +4,7 @@ name = "my-laptop"
 title = "..."
 threads = 2
 memory_bytes = { value = 8e9, unit = "B", origin = "assumed", source = "..." }
-...                                   # cache_bytes, chunk_tokens
+...                                   # cache_bytes, chunk_tokens, projection_passes
 [read_bytes_s]                        # per thread count, and [mac_s] alike
 2 = { value = ..., unit = "B/s", ... }
 [weights.int4]                        # cost factors by term, and [weights.bf16]
@@ -30,7 +30,12 @@ from mobilemoe.plan.device.terms import ATTENTION_TERMS, WEIGHT_TERMS
 from mobilemoe.weights import WeightFormat
 
 Table = Mapping[str, Any]
-SCALARS: Mapping[str, str] = {"memory_bytes": "B", "cache_bytes": "B", "chunk_tokens": "tokens"}
+SCALARS: Mapping[str, str] = {
+    "memory_bytes": "B",
+    "cache_bytes": "B",
+    "chunk_tokens": "tokens",
+    "projection_passes": "passes",
+}
 POWER: Mapping[str, str] = {"prefill": "W", "decode": "W"}
 PRICE: Mapping[str, str] = {"electricity": "$/kWh", "per_hour": "$/h"}
 TOP_KEYS = (
@@ -99,8 +104,9 @@ class _Reader:
         known = type(threads) is int and threads in read
         self._require(known, "threads", threads, f"one of [read_bytes_s]: {list(read)}")
         scalars = {key: self._constant(key, table[key], unit) for key, unit in SCALARS.items()}
-        chunk = scalars["chunk_tokens"].value
-        self._require(chunk >= 1 and chunk == int(chunk), "chunk_tokens", chunk, "a whole number")
+        for key in ("chunk_tokens", "projection_passes"):
+            value = scalars[key].value
+            self._require(value >= 1 and value == int(value), key, value, "a whole number from 1")
         return DeviceProfile(
             name=self._text("name", table["name"]),
             title=self._text("title", table["title"]),

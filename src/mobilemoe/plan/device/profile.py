@@ -25,6 +25,7 @@ class DeviceProfile:
 
     `memory_bytes`: RAM that an app may use. `cache_bytes`: the last cache; a model that fits it
     is not read from memory again. `chunk_tokens`: tokens of a prompt computed at a time.
+    `projection_passes`: how often the engine multiplies the attention projections.
     `read_bytes_s`, `mac_s`: by thread count. `weights`: cost factors per weight format.
     `attention`: cost factors per format of the KV cache. `power`: watts by phase ("prefill",
     "decode"). `electricity`: money per kWh; `per_hour`: money per hour of use.
@@ -36,6 +37,7 @@ class DeviceProfile:
     memory_bytes: Constant
     cache_bytes: Constant
     chunk_tokens: Constant
+    projection_passes: Constant
     read_bytes_s: Mapping[int, Constant]
     mac_s: Mapping[int, Constant]
     weights: Mapping[WeightFormat, Mapping[str, Constant]]
@@ -80,7 +82,7 @@ class DeviceProfile:
 
     def constants(self) -> Iterator[tuple[str, Constant]]:
         """Yield every number with its path in the profile's file."""
-        for key in ("memory_bytes", "cache_bytes", "chunk_tokens"):
+        for key in ("memory_bytes", "cache_bytes", "chunk_tokens", "projection_passes"):
             yield key, getattr(self, key)
         for threads, rate in self.read_bytes_s.items():
             yield f"read_bytes_s.{threads}", rate

@@ -26,6 +26,7 @@ TERMS = (
     *("decode_dense", "decode_experts", "decode_attention"),
     *("prefill_dense", "prefill_experts", "prefill_attention"),
 )
+READING = ("decode_dense", "decode_experts")  # counted against bytes per second
 WHOLE_PROMPT = 131_072
 HOURS_PER_YEAR = 8766
 POWER_SOURCE = "no figure is published: the whole phone while its big cores work; replace it"
@@ -94,29 +95,32 @@ def phone_profile(name: str) -> DeviceProfile:
     """Fit the phone called `name`: its rates are those that the dense model reached."""
     phone = PHONES[name]
     costs = fit_costs(published_cells(name), unit_rates, TERMS)
-    read, multiply = 1e9 / costs["decode_dense"], 1e9 / costs["prefill_dense"]
-    fitted = f"least squares on the 10 cells of {PAPER} for this phone"
-    factors = {
-        term: Constant(_rounded(_relative(term, costs)), unit, "published", fitted)
-        for term, unit in {**WEIGHT_TERMS, **ATTENTION_TERMS}.items()
-        if term in TERMS
-    }
+    read, multiply = costs["weights.int4.decode_dense"], costs["weights.int4.prefill_dense"]
+    source = f"least squares on the 10 cells of {PAPER} for this phone"
+
+    def fitted(value: float, unit: str) -> Constant:
+        return Constant(_rounded(value), unit, "published", source)
+
+    def factors(table: str, terms: Mapping[str, str]) -> dict[str, Constant]:
+        """Return the factors against the rate that each kind of work is counted in."""
+        return {
+            term: fitted(
+                costs[f"{table}.{term}"] / (read if term in READING else multiply), terms[term]
+            )
+            for term in TERMS
+            if term in terms
+        }
+
     return DeviceProfile(
         name=name,
         title=phone.title,
         threads=phone.threads,
         **_stated(phone),
-        read_bytes_s={phone.threads: Constant(_rounded(read), "B/s", "published", fitted)},
-        mac_s={phone.threads: Constant(_rounded(multiply), "MAC/s", "published", fitted)},
-        weights={"int4": {key: cost for key, cost in factors.items() if key in WEIGHT_TERMS}},
-        attention={"int8": {key: cost for key, cost in factors.items() if key in ATTENTION_TERMS}},
+        read_bytes_s={phone.threads: fitted(1e9 / read, "B/s")},
+        mac_s={phone.threads: fitted(1e9 / multiply, "MAC/s")},
+        weights={"int4": factors("weights.int4", WEIGHT_TERMS)},
+        attention={"int8": factors("attention.int8", ATTENTION_TERMS)},
     )
-
-
-def _relative(term: str, costs: Mapping[str, float]) -> float:
-    """Return the factor against the rate that this kind of work is counted in."""
-    reads = term in ("decode_dense", "decode_experts", "decode_kv")
-    return costs[term] / costs["decode_dense" if reads else "prefill_dense"]
 
 
 def _rounded(value: float) -> float:
@@ -134,6 +138,7 @@ def _stated(phone: Phone) -> dict[str, Any]:
         "memory_bytes": Constant(phone.memory_bytes, "B", "assumed", phone.memory_source),
         "cache_bytes": Constant(0.0, "B", "assumed", "far below the published models"),
         "chunk_tokens": Constant(WHOLE_PROMPT, "tokens", "assumed", whole),
+        "projection_passes": Constant(1, "passes", "assumed", "int8 activations in one term"),
         "power": {
             phase: Constant(watts, "W", "assumed", POWER_SOURCE)
             for phase, watts in phone.watts.items()

@@ -14,7 +14,7 @@ from mobilemoe.plan.fit.problem import Problem
 from mobilemoe.plan.fit.resample import draw_weights
 from mobilemoe.plan.fit.runs import TrainingRun
 from mobilemoe.plan.fit.setup import check_determined, draw_starts, make_problem
-from mobilemoe.plan.fit.solve import solve
+from mobilemoe.plan.fit.solve import solve, solve_best
 
 DRAW_STARTS = 3  # of each bootstrap draw: the best fit of all runs and two random ones
 SAME_MINIMUM = 1e-3  # relative difference of objectives
@@ -56,19 +56,18 @@ def fit_groups_together(
     check_determined(problem, runs, form)
     rng = np.random.default_rng(options.seed)
     starts_SP = draw_starts(problem, options.starts, rng)
-    q_SP, value_S = solve(problem, starts_SP, np.ones((options.starts, len(runs))))
-    best = int(value_S.argmin())
-    draws_BP, redrawn = _bootstrap(problem, runs, q_SP[best], options, rng)
+    best_P, value_S = solve_best(problem, starts_SP)
+    draws_BP, redrawn = _bootstrap(problem, runs, best_P, options, rng)
     layout = problem.layout
     return Solution(
         problem=problem,
-        K_GC=layout.plain(layout.coefficients(q_SP[[best]]))[0],
+        K_GC=layout.plain(layout.coefficients(best_P[None]))[0],
         draws_BGC=layout.plain(layout.coefficients(draws_BP)),
-        predicted_R=problem.predict(q_SP[[best]])[0],
-        objective=float(value_S[best]),
-        agreeing=int((value_S <= value_S[best] * (1 + SAME_MINIMUM) + 1e-15).sum()),
+        predicted_R=problem.predict(best_P[None])[0],
+        objective=float(value_S.min()),
+        agreeing=int((value_S <= value_S.min() * (1 + SAME_MINIMUM) + 1e-15).sum()),
         redrawn=redrawn,
-        held_out=leave_scales_out(problem, runs, q_SP[best], rng) if options.leave_out else (),
+        held_out=leave_scales_out(problem, runs, best_P, rng) if options.leave_out else (),
     )
 
 

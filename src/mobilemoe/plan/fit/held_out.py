@@ -12,7 +12,7 @@ from mobilemoe.plan.fit.coefficients import Array
 from mobilemoe.plan.fit.problem import Problem
 from mobilemoe.plan.fit.runs import TrainingRun, scales
 from mobilemoe.plan.fit.setup import draw_starts, subset, undetermined
-from mobilemoe.plan.fit.solve import solve
+from mobilemoe.plan.fit.solve import solve_best
 
 Axis = Literal["active_params", "tokens", "expert_equivalents"]
 AXES: tuple[Axis, ...] = ("active_params", "tokens", "expert_equivalents")
@@ -66,8 +66,8 @@ def leave_scales_out(
             if len(levels) == 1 or undetermined(rest := subset(problem, keep_R)):
                 continue
             starts_SP = np.vstack([best_P[None], draw_starts(rest, REFIT_STARTS - 1, rng)])
-            q_SP, value_S = solve(rest, starts_SP, np.ones((REFIT_STARTS, int(keep_R.sum()))))
-            predicted_R = problem.predict(q_SP[[value_S.argmin()]])[0]
+            rest_P, _ = solve_best(rest, starts_SP)
+            predicted_R = problem.predict(rest_P[None])[0]
             errors = tuple((i, float(predicted_R[i] - problem.loss_R[i])) for i in sorted(members))
             found.append(HeldOutErrors(axis, value, place in (0, len(levels) - 1), errors))
     return tuple(found)

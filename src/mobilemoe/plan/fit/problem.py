@@ -13,7 +13,7 @@ import numpy as np
 
 from mobilemoe.plan.fit.coefficients import INDEX, LINEAR, Array, Layout
 
-LARGEST_EXPONENT = 60.0  # exp of it is far from any loss, and finite
+LARGEST_LOG = 60.0  # of a term: far from any loss on both sides, and its square is a number
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Problem:
         x_R = self.experts_R
         capacity_SR = a + delta * x_R + (alpha + gamma * x_R) * self.active_R
         data_SR = b + omega * x_R + (beta + zeta * x_R) * self.tokens_R
-        logs = np.minimum(np.stack([capacity_SR, data_SR, c]), LARGEST_EXPONENT)
+        logs = np.clip(np.stack([capacity_SR, data_SR, c]), -LARGEST_LOG, LARGEST_LOG)
         terms: Array = np.exp(logs)
         return terms
 

@@ -38,9 +38,9 @@ def _project_once(problem: Problem, q_SP: Array, weights_SR: Array) -> Array:
     size_SL = np.einsum("sll->sl", H_SLL)
     size_SL += RIDGE * size_SL.max(axis=1, keepdims=True) + np.finfo(float).tiny
     factors_SL = _solve(H_SLL, g_SL)
-    sound_S = np.isfinite(factors_SL).all(axis=1) & (factors_SL > 0).all(axis=1)
+    sound_S1 = (np.isfinite(factors_SL) & (factors_SL > 0)).all(axis=1, keepdims=True)
     moved_SP = q_SP.copy()
-    moved_SP[np.ix_(sound_S, linear)] += np.log(factors_SL[sound_S])
+    moved_SP[:, linear] += np.log(np.where(sound_S1, factors_SL, 1.0))
     return moved_SP
 
 

@@ -14,24 +14,45 @@ from mobilemoe.plan.fit.project import project
 
 MAX_STEPS = 300
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-2, 1e-9, 1e9
-ENOUGH = 1e-9  # relative gain of a step that is not worth another
+ROUGH, FINE = 1e-5, 1e-11  # relative gain of a step that is not worth another
+LEADERS = 4  # starts that are finished finely
 PATIENCE = 4  # such steps in a row
 FARTHEST = 3.0  # of one step in any parameter: exponents and logarithms are of order one
 CHUNK = 400_000  # numbers of one Jacobian; larger ones fall out of the cache
 
 
-def solve(problem: Problem, q_SP: Array, weights_SR: Array) -> tuple[Array, Array]:
-    """Return the parameters q_SP that each start ends at, and their objectives [S]."""
+def solve(
+    problem: Problem, q_SP: Array, weights_SR: Array, enough: float = ROUGH
+) -> tuple[Array, Array]:
+    """Return the parameters q_SP that each start ends at, and their objectives [S].
+
+    A start ends when several steps in a row gain less than `enough` of its objective.
+    """
     runs, parameters = weights_SR.shape[1], q_SP.shape[1]
     size = max(1, CHUNK // (runs * max(parameters, 9)))
     done = [
-        _solve_chunk(problem, q_SP[low : low + size], weights_SR[low : low + size])
+        _solve_chunk(problem, q_SP[low : low + size], weights_SR[low : low + size], enough)
         for low in range(0, len(q_SP), size)
     ]
     return np.concatenate([q for q, _ in done]), np.concatenate([value for _, value in done])
 
 
-def _solve_chunk(problem: Problem, q_SP: Array, weights_SR: Array) -> tuple[Array, Array]:
+def solve_best(problem: Problem, q_SP: Array) -> tuple[Array, Array]:
+    """Return the best parameters [P] from all starts, and the objective of each start.
+
+    All starts are brought near their minimum, and the best few of them into it.
+    """
+    ones_SR = np.ones((len(q_SP), len(problem.loss_R)))
+    q_SP, value_S = solve(problem, q_SP, ones_SR)
+    leaders = value_S.argsort()[:LEADERS]
+    fine_SP, fine_S = solve(problem, q_SP[leaders], ones_SR[leaders], FINE)
+    value_S[leaders] = fine_S
+    return fine_SP[fine_S.argmin()], value_S
+
+
+def _solve_chunk(
+    problem: Problem, q_SP: Array, weights_SR: Array, enough: float
+) -> tuple[Array, Array]:
     q_SP = project(problem, q_SP, weights_SR)
     value_S = problem.objective(q_SP, weights_SR)
     damping_S = np.full(len(q_SP), FIRST_DAMPING)
@@ -47,7 +68,7 @@ def _solve_chunk(problem: Problem, q_SP: Array, weights_SR: Array) -> tuple[Arra
         damping_S[live] = np.where(
             accepted, np.maximum(damping_S[live] / 5, LEAST_DAMPING), damping_S[live] * 4
         )
-        idle = accepted & (before - value <= ENOUGH * before)
+        idle = accepted & (before - value <= enough * before)
         idle_S[live] = np.where(idle, idle_S[live] + 1, np.where(accepted, 0, idle_S[live]))
         q_SP[live[accepted]], value_S[live[accepted]] = tried[accepted], value[accepted]
     return q_SP, value_S

@@ -9,7 +9,7 @@ from mobilemoe.errors import MobileMoEError
 from mobilemoe.plan.law.dense import DenseLaw
 from mobilemoe.plan.law.moe import MoELaw
 
-Law = TypeVar("Law", MoELaw, DenseLaw)
+Law = TypeVar("Law", bound=MoELaw | DenseLaw, covariant=True)
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def _check_numbers(constraints: Constraints) -> None:
 def _check_device(constraints: Constraints) -> None:
     if constraints.device is not None:
         return
-    for name in ("decode_tok_s", "ttft_s", "threads"):
+    for name in ("decode_tok_s", "decode_depth", "ttft_s", "threads"):
         if getattr(constraints, name) is not None:
             raise MobileMoEError(
                 f"constraints: {name} is {getattr(constraints, name)!r} but there is no device",

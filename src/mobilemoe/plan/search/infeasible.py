@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil, floor, log10
 
 from mobilemoe.errors import MobileMoEError
 from mobilemoe.plan.search.candidate import Candidate
 from mobilemoe.plan.search.constraints import Constraints
 from mobilemoe.plan.search.limits import Limit
 
-LARGE = 1e15
+LARGE = 1e15  # of training FLOPs six digits are read, not twenty
 
 
 @dataclass(frozen=True)
@@ -107,15 +107,12 @@ def _context_for(constraints: Constraints, candidate: Candidate) -> int:
 
 
 def _enough(limit: Limit, candidate: Candidate) -> float:
-    """Return a value of the limit that the candidate meets: whole, or rounded the safe way."""
+    """Return a value of the limit that the candidate meets: whole, or six digits of it."""
     need = limit.need(candidate)
-    if need >= LARGE:  # training FLOPs: five digits are read, not twenty
-        unit = 10.0 ** (len(str(int(need))) - 5)
-        return ceil(need / unit) * unit
-    if float(need).is_integer():
+    if float(need).is_integer() and need < LARGE:
         return need
-    scale = 10.0 ** (5 - len(str(int(need))))
-    return (ceil(need * scale) if limit.at_most else floor(need * scale)) / scale
+    unit = 10.0 ** (floor(log10(need)) - 5)
+    return (ceil(need / unit) if limit.at_most else floor(need / unit)) * unit
 
 
 def _number(value: float) -> str:

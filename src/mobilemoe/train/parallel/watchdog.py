@@ -7,14 +7,14 @@ store every second and reads those of the others. There are two ways to hang:
 * silent: the signs of one rank stop (a stopped process, a lost machine);
 * stuck: all ranks give signs, but no main thread has made progress for the whole timeout.
 
-Either way the process ends at once with status `HUNG`; torchrun then ends the other processes
-and, with --max-restarts, starts all again from the last checkpoint.
+Either way the process ends at once with status `HUNG`, and with it the silent ones that the same
+torchrun started; that ends all others and, with --max-restarts, starts them again from the last
+checkpoint.
 """
 
 from __future__ import annotations
 
 import os
-import platform
 import sys
 import threading
 import time
@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from torch.distributed.distributed_c10d import Store
+
+from mobilemoe.train.parallel.siblings import end_siblings, this_place
 
 HUNG = 75  # EX_TEMPFAIL of sysexits.h: starting again may help
 CHECKS_PER_TIMEOUT = 10
@@ -69,11 +71,19 @@ class Judge:
         self._timeout_s = timeout_s
         self._signs: list[Sign | None] = [None] * size
         self._heard = [now] * size
-        self._advanced = now
+        self._advanced = self._looked = now
         self._beats = -1
+        self.silent: tuple[str, ...] = ()  # where the ranks are that the last verdict is about
 
     def verdict(self, lines: list[bytes], now: float) -> str | None:
-        """Take in what every rank last said; return the message that ends the job, if any."""
+        """Take in what every rank last said; return the message that ends the job, if any.
+
+        A rank that has not looked for long was stopped itself, perhaps with all others (a suspended
+        job): the silence before is none of theirs, and their time begins anew.
+        """
+        if now - self._looked > self._timeout_s / 2:
+            self._heard, self._advanced = [now] * len(self._signs), now
+        self._looked = now
         for rank, line in enumerate(lines):
             sign = None if line == GONE else Sign.read(line)
             if sign is None or sign != self._signs[rank]:
@@ -86,6 +96,7 @@ class Judge:
         silent = [rank for rank in here if now - self._heard[rank] > self._timeout_s]
         if not silent:
             return None
+        self.silent = tuple(here[rank].at for rank in silent)
         step = max(sign.step for sign in here.values())  # its own last word may be a step old
         names = ", ".join(f"rank {rank} ({here[rank].at})" for rank in silent)
         return f"{names} gave no sign of life for {self._timeout_s:g} s, in step {step}"
@@ -125,7 +136,7 @@ class Watchdog:
         self._ticks = self._beats = self._meetings = 0
         self._step: int | None = None
         self._slow = True
-        self._at = f"{platform.node()}, process {os.getpid()}"
+        self._at = this_place()
         self._main = threading.main_thread().ident
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -185,7 +196,7 @@ class Watchdog:
                 continue
             message = judge.verdict(lines, time.monotonic())
             if message is not None and not self._stopped.is_set():
-                self._end(message)
+                self._end(message, judge.silent)
 
     def _sign(self) -> bytes:
         self._ticks += 1
@@ -197,7 +208,7 @@ class Watchdog:
     def _say(self, line: bytes) -> None:
         self._store.set(_key(self._rank), line)
 
-    def _end(self, message: str) -> None:
+    def _end(self, message: str, silent: tuple[str, ...] = ()) -> None:
         """Say why, unless another rank did, and end this process in whatever state it is."""
         try:
             first = self._store.compare_set("watchdog/why", "", message).decode() == message
@@ -208,6 +219,7 @@ class Watchdog:
                 f"error: {message}\nhint: nothing after the last checkpoint is kept; go on with "
                 "--resume, or let torchrun do it (--max-restarts)\n"
             )
+        end_siblings(silent)
         os._exit(HUNG)
 
 
