@@ -48,17 +48,10 @@ Quad load(const float* from) {
 
 void store(float* to, Quad x) { std::memcpy(to, &x, sizeof x); }
 
-// to[k, n] = b[n, k] for four n and k.
+// to[k, n] = b[n, k] for four n and k. (GCC has __builtin_shufflevector only since 12.)
 void transpose_quad(const float* b, int64_t stride, float* to, int64_t width) {
   const Quad a = load(b), c = load(b + stride), e = load(b + 2 * stride), g = load(b + 3 * stride);
-  const Quad ac = __builtin_shufflevector(a, c, 0, 4, 1, 5);
-  const Quad ca = __builtin_shufflevector(a, c, 2, 6, 3, 7);
-  const Quad eg = __builtin_shufflevector(e, g, 0, 4, 1, 5);
-  const Quad ge = __builtin_shufflevector(e, g, 2, 6, 3, 7);
-  store(to, __builtin_shufflevector(ac, eg, 0, 1, 4, 5));
-  store(to + width, __builtin_shufflevector(ac, eg, 2, 3, 6, 7));
-  store(to + 2 * width, __builtin_shufflevector(ca, ge, 0, 1, 4, 5));
-  store(to + 3 * width, __builtin_shufflevector(ca, ge, 2, 3, 6, 7));
+  for (int k = 0; k < kQuad; ++k) store(to + k * width, Quad{a[k], c[k], e[k], g[k]});
 }
 
 // The same for `depth` k; zeros where there are fewer than four n.

@@ -112,7 +112,7 @@ def test_trusted_is_exactly_where_the_law_answers() -> None:
     for c, m in np.ndindex(at.winner_CM.shape):
         e = at.winner_CM[c, m]
         active = float(at.active_ECM[e, c, m])
-        asked = {"active_params": active, "tokens": at.flops_C[c] / (6 * active)}
+        asked = {"active_params": active, "tokens": float(at.flops_C[c]) / (6 * active)}
         predicted = LAW.predict(num_experts=at.experts[e], **asked)
         assert bool(at.trusted_CM[c, m]) == (not predicted.outside)
     assert (at.tied_CM == (at.margin_CM < LAW.rmse)).all()
@@ -237,8 +237,8 @@ def test_curves_follow_the_law_and_mark_its_ends() -> None:
                 predicted = LAW.predict(num_experts=curve.expert_equivalents, **asked)
                 assert (loss, inside) == (predicted.loss, not predicted.outside)
     first, last = curves.active_range
-    x = curves.over_active[0].x
-    assert first in x and last in x and x[0] < first and x[-1] > last
+    drawn = curves.over_active[0].x
+    assert first in drawn and last in drawn and drawn[0] < first and drawn[-1] > last
 
 
 def test_latencies_are_the_costs_of_requests() -> None:
