@@ -44,10 +44,10 @@ class PlainTrainer:
         self.model, self.stage, self.batches, self.settings = model, stage, batches, settings
         for module in model.modules():
             forward = PLAIN.get(type(module))
+            if type(module) is MoE:
+                forward = partial(plain_moe, backwards=backwards)
             if forward is not None:
                 module.forward = MethodType(forward, module)
-            elif isinstance(module, MoE):
-                module.forward = partial(plain_moe, module, backwards=backwards)
         values = settings.optimizer
         vectors = [p for p in model.parameters() if p.dim() < 2]
         matrices = [p for p in model.parameters() if p.dim() >= 2]

@@ -42,6 +42,8 @@ def _training(law: MoELaw, constraints: Constraints, chosen: Candidate) -> str:
         return f"Training: {amount}, as asked; pre-training alone."
     if constraints.train_flops is not None:
         return f"Training: the budget buys {amount}; pre-training alone."
+    if chosen.loss is None:
+        return f"No training budget was given; for scale: {amount}."
     return (
         f"No training budget was given: models are compared at {law.token_grid[-1] / 1e9:g} "
         f"billion tokens, the most the law was fitted on; that would take "

@@ -119,7 +119,7 @@ def _why_always_on(shape: Shape) -> str:
 def _vocabulary(constraints: Constraints) -> Reason:
     size = constraints.vocab_size
     released = "the released tokenizer's"
-    why = released if size == LLAMA3_VOCAB_SIZE else "as asked"
+    why = released if size == LLAMA3_VOCAB_SIZE else "as set"
     return Reason("vocab_size", size, f"{why}; the embedding is tied to the head")
 
 
