@@ -4,9 +4,9 @@
         --out benchmarks/results/sweep_fit.json
 
 Fitted are the runs with granularity 8 and a shared expert, E from 1 to 32: nine coefficients with
-bootstrap intervals, in millions of parameters and of tokens. Three refits leave out the largest
-size, the largest token budget, and both; what they predict for the runs left out stands beside
-what was measured. Ends with one JSON line.
+bootstrap intervals, in millions of parameters and of tokens. Refits leave out a fifth of the
+configurations in turn, then the largest size, the most tokens, and both; what they predict for
+the runs left out stands beside what was measured. Ends with one JSON line.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from mobilemoe.profile.machine import this_machine, versions
 
 MILLION = 1e6
 FAMILY = {"granularity": 8, "shared_expert": True}
+FOLDS = 5
 LEFT_OUT: dict[str, Callable[[TrainingRun], bool]] = {
     "largest size": lambda run: run.active_params > 0.7e6,
     "most tokens": lambda run: run.tokens > 0.7e6,
@@ -40,13 +41,24 @@ def options(bootstrap: int, leave_out: bool = True) -> FitOptions:
     )
 
 
+def splits(runs: Sequence[TrainingRun]) -> Iterator[tuple[str, set[int]]]:
+    """Yield what is left out and the indices of its runs; seeds of a configuration go together."""
+    order = list(dict.fromkeys(run.configuration for run in runs))
+    for fold in range(FOLDS):
+        chosen = set(order[fold::FOLDS])
+        members = {i for i, run in enumerate(runs) if run.configuration in chosen}
+        yield "a fifth in turn", members
+    for name, is_left_out in LEFT_OUT.items():
+        yield name, {i for i, run in enumerate(runs) if is_left_out(run)}
+
+
 def predictions(runs: Sequence[TrainingRun]) -> list[dict[str, Any]]:
     """Refit without some runs and predict them."""
     found = []
-    for name, is_left_out in LEFT_OUT.items():
-        rest = [run for run in runs if not is_left_out(run)]
+    for name, members in splits(runs):
+        rest = [run for index, run in enumerate(runs) if index not in members]
         law = fit_law(rest, options=options(0, leave_out=False)).law
-        for run in filter(is_left_out, runs):
+        for run in (runs[index] for index in sorted(members)):
             predicted = law.predict(
                 active_params=run.active_params,
                 tokens=run.tokens,
