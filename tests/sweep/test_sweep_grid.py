@@ -99,6 +99,7 @@ def test_equal_but_for_the_router() -> None:
         ("granularity = [4]", "granularity = [3]", "granularity is 3 with a shared expert"),
         ("granularity = [4]", "granularity = [8]", "experts would be 16 wide"),
         ("math = 0.5", "math = 0.6", "the sum of pretrain.mixture is 1.1"),
+        ("math = 0.5", "maths = 0.5", "training.mixture is 'maths'"),
         ("batch_tokens = 128", "batch_tokens = 100", "batch_tokens is 100"),
         ("head_dim = 32", "head_dim = 31", "head_dim is 31"),
         ("lr = 4e-3", "lr = 0", "sizes.tiny.lr is 0"),

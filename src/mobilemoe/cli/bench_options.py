@@ -30,7 +30,7 @@ def parse_numbers(text: str, low: int) -> tuple[int, ...]:
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() and int(part) >= low for part in parts):
-        raise typer.BadParameter(f"{text!r}: write whole numbers of at least {low}, as 0,4096")
+        raise typer.BadParameter(f"{text!r}: write whole numbers of at least {low}, as 512,4096")
     return tuple(map(int, parts))
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from mobilemoe.config import ModelConfig
+from mobilemoe.data import DOMAINS
 from mobilemoe.recipe import Stage
 from mobilemoe.recipe.checks import Range, check_fields, check_name, nearest, require
 from mobilemoe.sweep.architecture import Experts, Shape, build_config
@@ -67,6 +68,9 @@ class SweepTraining:
         ranges |= {"bias_update_rate": Range(0, 1), "z_loss": Range(0, 1)}
         ranges |= {"heldout_tokens": Range(256, 10**8)}
         check_fields(self, "training", ranges)
+        for domain in self.mixture:
+            hint = nearest(domain, DOMAINS)
+            require(domain in DOMAINS, "training.mixture", domain, ", ".join(DOMAINS), hint)
         self.stage(1, 1e-3)  # the rest is checked as a stage checks it
 
     def stage(self, tokens: int, lr: float) -> Stage:

@@ -72,8 +72,18 @@ def rates_of(profile: DeviceProfile, threads: int | None = None) -> Rates:
 
 
 def _seconds(costs: Mapping[str, Constant], amounts: Mapping[str, float]) -> float:
-    """Sum up; a term that the profile leaves out costs nothing there."""
-    return sum(costs[term].value * amounts[term] for term in amounts if term in costs)
+    """Sum up; a term that the profile leaves out costs nothing there.
+
+    Raises:
+        MobileMoEError: if none costs anything.
+    """
+    seconds = sum(costs[term].value * amounts[term] for term in amounts if term in costs)
+    if not seconds > 0:
+        raise MobileMoEError(
+            f"the device profile gives none of {', '.join(amounts)} a cost: no time passes",
+            hint="give [weights.*] and [attention.*] of the profile factors above 0",
+        )
+    return seconds
 
 
 def _check(name: str, value: float, low: int) -> None:

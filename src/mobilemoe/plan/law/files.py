@@ -97,6 +97,8 @@ def _grid(where: str, key: str, value: Any) -> tuple[float, ...]:
     sound = isinstance(value, list) and bool(value) and all(map(_is_number, value))
     if not sound or value[0] <= 0 or sorted(set(value)) != value:
         raise _wrong(where, key, value, "a list of positive numbers in rising order")
+    if key == "expert_grid" and value[0] < 1:
+        raise _wrong(where, key, value, "numbers from 1 (dense) up")
     return tuple(value)
 
 

@@ -84,6 +84,10 @@ class MoELaw:
         """Return the expert count of `choices` (default: the sweep's) with the lowest mean loss."""
         return min(choices or self.expert_grid, key=self.mean_loss)
 
+    def is_tie(self, loss: float, lowest: float) -> bool:
+        """Whether the fit's error leaves open which of two losses is the lower one."""
+        return loss - lowest <= self.rmse
+
     def dense_law(self, num_experts: float) -> DenseLaw:
         """Return what the law is at one E: Chinchilla's form (arXiv 2203.15556).
 

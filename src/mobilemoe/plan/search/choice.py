@@ -11,13 +11,17 @@ from mobilemoe.plan.search.candidate import Candidate
 from mobilemoe.plan.search.constraints import Constraints, Preference
 from mobilemoe.plan.search.result import FunnelStep
 
+# Training is compute-optimal at about this many (arXiv 2203.15556, of dense models); on a device,
+# where running a model costs more than training it, more are better.
+TOKENS_PER_PARAMETER = 20
+
 
 def ties(law: MoELaw, found: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """Return what the law cannot tell from the best: all of `found` if it has no loss for any."""
     lowest = min((c.loss.loss for c in found if c.loss is not None), default=None)
     if lowest is None:
         return tuple(found)
-    return tuple(c for c in found if c.loss is not None and c.loss.loss - lowest < law.rmse)
+    return tuple(c for c in found if c.loss is not None and law.is_tie(c.loss.loss, lowest))
 
 
 def choose(
@@ -31,9 +35,9 @@ def choose(
     funnel: list[FunnelStep] = []
     left = ties(law, found)
     if len(left) < len(found):
-        rule = f"a predicted loss within the law's error ({law.rmse:g}) of the lowest"
+        rule = f"a predicted loss within the law's error ({law.rmse:.2g}) of the lowest"
         funnel.append(FunnelStep("loss", rule, len(left)))
-    for step, rule, key in _rules(law, constraints.prefer):
+    for step, rule, key in (*_enough_tokens(constraints, left), *_rules(law, constraints.prefer)):
         best = min(map(key, left))
         kept = tuple(candidate for candidate in left if key(candidate) == best)
         if len(kept) < len(left):
@@ -49,6 +53,23 @@ def choose(
 
 
 Rule = tuple[str, str, Callable[[Candidate], Any]]
+
+
+def _enough_tokens(constraints: Constraints, left: Sequence[Candidate]) -> tuple[Rule, ...]:
+    """Return the rule that keeps a training budget from being spread over too large a model.
+
+    Where the law does not reach, nothing else would: the most active parameters would win, however
+    few tokens are left for each.
+    """
+    if left[0].loss is not None or (constraints.tokens is None and constraints.train_flops is None):
+        return ()
+    rule = f"{TOKENS_PER_PARAMETER} training tokens per active parameter or more, or the nearest"
+    return (("tokens", f"{rule} (arXiv 2203.15556)", _missing_tokens),)
+
+
+def _missing_tokens(candidate: Candidate) -> float:
+    """Return how many tokens per active parameter a candidate's training falls short."""
+    return max(0.0, TOKENS_PER_PARAMETER - candidate.tokens / candidate.active_params)
 
 
 def _rules(law: MoELaw, prefer: Preference) -> tuple[Rule, ...]:

@@ -9,6 +9,7 @@ from mobilemoe.plan.law import MoELaw, published_law
 from mobilemoe.plan.search.candidate import Candidate, LossEstimate
 from mobilemoe.plan.search.constraints import Constraints
 from mobilemoe.plan.search.front import costs, covers
+from mobilemoe.plan.search.notes import tokens_in_words
 from mobilemoe.plan.search.reach import training_tokens, unreachable
 from mobilemoe.plan.search.search import Found
 
@@ -25,7 +26,7 @@ def confidence(
         sentences += _beside_the_front(law, chosen, front)
     best = law.best_num_experts()
     if chosen.expert_equivalents != best and constraints.prefer == "loss":
-        sentences.append(_not_the_best(best, chosen))
+        sentences.append(_not_the_best(best, chosen, found.compared))
     if not chosen.shape.is_dense:
         sentences += _form(chosen)
     if found.unreached:
@@ -62,7 +63,7 @@ def _reach(law: MoELaw, constraints: Constraints, chosen: Candidate) -> str:
     return (
         f"; this design is {where}: predicted loss {loss.loss:.3f} at "
         f"{loss.active_params / 1e9:.3g} billion active parameters and {loss.tokens / 1e9:,.4g} "
-        f"billion tokens, give or take {law.rmse:g}."
+        f"billion tokens, give or take {law.rmse:.2g}."
     )
 
 
@@ -71,7 +72,7 @@ def _why_silent(law: MoELaw, constraints: Constraints, chosen: Candidate) -> str
     tokens = training_tokens(law, constraints, active)
     words = {
         "active_params": f"this design has {active / 1e6:,.1f} million, which is out of range",
-        "tokens": f"{_budget(constraints)} gives it {tokens / 1e9:,.3g} billion, which is too few",
+        "tokens": f"{_budget(constraints)} gives it {tokens_in_words(tokens)} tokens: too few",
         "num_experts": f"its E is {experts}, beyond the law's {law.expert_grid[-1]}",
     }
     return "; ".join(words[name] for name in unreachable(law, active, tokens, experts))
@@ -85,10 +86,13 @@ def _sweep_ties(law: MoELaw) -> str:
     """Name the expert counts that the law cannot tell apart over its sweep."""
     means = {experts: law.mean_loss(experts) for experts in law.expert_grid}
     lowest = min(means.values())
-    equal = [str(experts) for experts, mean in means.items() if mean - lowest < law.rmse]
+    equal = [str(experts) for experts, mean in means.items() if law.is_tie(mean, lowest)]
+    if len(equal) == 1:
+        error = f"{law.rmse:.2g}"
+        return f"Over that sweep E = {equal[0]} is lowest by more than the law's error, {error}."
     return (
         f"Over that sweep E = {', '.join(equal)} differ by less than the law's own error "
-        f"({law.rmse:g}): the choice among them is a convention, not a finding."
+        f"({law.rmse:.2g}): the choice among them is a convention, not a finding."
     )
 
 
@@ -102,7 +106,7 @@ def _ties_here(law: MoELaw, chosen: Candidate, at: LossEstimate) -> str:
     }
     lowest = min(losses.values())
     listed = ", ".join(f"{experts}: {loss:.3f}" for experts, loss in losses.items())
-    equal = [str(experts) for experts, loss in losses.items() if loss - lowest < law.rmse]
+    equal = [str(experts) for experts, loss in losses.items() if law.is_tie(loss, lowest)]
     return (
         f"At equal active parameters and tokens the law gives, by E, {listed}; within its error "
         f"of the lowest: E = {', '.join(equal)}."
@@ -153,10 +157,15 @@ def _beside_the_front(law: MoELaw, chosen: Candidate, front: Sequence[Candidate]
     ]
 
 
-def _not_the_best(best: int, chosen: Candidate) -> str:
+def _not_the_best(best: int, chosen: Candidate, compared: Sequence[Candidate]) -> str:
     """Explain an E that is not the convention's."""
+    if all(other.expert_equivalents != best for other in compared):
+        return (
+            f"The law's best E over its sweep is {best}, but no shape with it that can be compared "
+            "is within these constraints."
+        )
     if chosen.loss is None:
-        return f"The law's best E is {best}, but no shape with it is within this budget."
+        return f"The law's best E over its sweep is {best}; the rules above left none with it."
     return (
         f"The law's best E over its sweep is {best}; within these constraints E = "
         f"{chosen.expert_equivalents} reaches a loss that is lower by more than the law's error."

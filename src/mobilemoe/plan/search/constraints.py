@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mobilemoe.plan.device import DeviceProfile
 
 MIN_VOCAB_SIZE = 256  # every byte must be writable
+MOST_WORK = 1e40  # FLOPs or tokens: beyond, products leave the range of numbers
 TYPICAL_DEPTH = 1024  # positions in the cache at which decoding is timed, our choice
 Preference = Literal["loss", "memory", "speed", "training"]
 
@@ -98,8 +99,8 @@ def _check_numbers(constraints: Constraints) -> None:
         value = getattr(constraints, name)
         if value is None:
             continue
-        if type(value) not in (int, float) or not isfinite(value) or value <= 0:
-            _refuse(name, value, "a positive number")
+        if type(value) not in (int, float) or not isfinite(value) or not 0 < value <= MOST_WORK:
+            _refuse(name, value, f"a positive number, at most {MOST_WORK:g}")
 
 
 def _check_device(constraints: Constraints) -> None:

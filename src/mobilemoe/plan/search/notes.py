@@ -8,6 +8,7 @@ from mobilemoe.plan.family import WIDTHS
 from mobilemoe.plan.law import MoELaw
 from mobilemoe.plan.search.candidate import Candidate
 from mobilemoe.plan.search.candidates import Speeds
+from mobilemoe.plan.search.choice import TOKENS_PER_PARAMETER
 from mobilemoe.plan.search.constraints import Constraints
 from mobilemoe.plan.search.counts import count
 from mobilemoe.plan.search.search import Found
@@ -37,7 +38,13 @@ def _use(constraints: Constraints, chosen: Candidate) -> str:
 
 
 def _training(law: MoELaw, constraints: Constraints, chosen: Candidate) -> str:
-    amount = f"{chosen.tokens / 1e9:,.4g} billion tokens, {chosen.training_flops:.3g} FLOPs (6 N D)"
+    amount = f"{tokens_in_words(chosen.tokens)} tokens, {chosen.training_flops:.3g} FLOPs (6 N D)"
+    each = chosen.tokens / chosen.active_params
+    if each < TOKENS_PER_PARAMETER:
+        amount += (
+            f": {each:.2g} per active parameter, where about {TOKENS_PER_PARAMETER} use the "
+            "compute best (arXiv 2203.15556)"
+        )
     if constraints.tokens is not None:
         return f"Training: {amount}, as asked; pre-training alone."
     if constraints.train_flops is not None:
@@ -49,6 +56,11 @@ def _training(law: MoELaw, constraints: Constraints, chosen: Candidate) -> str:
         f"billion tokens, the most the law was fitted on; that would take "
         f"{chosen.training_flops:.3g} FLOPs (6 N D)."
     )
+
+
+def tokens_in_words(value: float) -> str:
+    """Return a number of tokens in billions, or in full if it is far from one."""
+    return f"{value / 1e9:,.4g} billion" if value >= 1e8 else f"{value:,.0f}"
 
 
 def _speed(constraints: Constraints, chosen: Candidate, speeds: Speeds) -> str:
@@ -67,12 +79,12 @@ def _cheaper_tie(law: MoELaw, constraints: Constraints, found: Found) -> list[st
     chosen = found.chosen
     if chosen.loss is None:
         return []
-    worst = min(c.loss.loss for c in found.compared if c.loss) + law.rmse
+    lowest = min(c.loss.loss for c in found.compared if c.loss)
     equal = [
         candidate
         for candidate in found.compared
         if candidate.loss is not None
-        and candidate.loss.loss < worst
+        and law.is_tie(candidate.loss.loss, lowest)
         and candidate.memory_bytes < chosen.memory_bytes
         and candidate.expert_equivalents != chosen.expert_equivalents
     ]

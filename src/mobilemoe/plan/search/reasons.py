@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mobilemoe.config import LLAMA3_VOCAB_SIZE
 from mobilemoe.plan.family import EXPERT_PARALLEL, HEAD_DIM, Shape, kv_heads
-from mobilemoe.plan.law import MoELaw
+from mobilemoe.plan.law import MoELaw, published_law
 from mobilemoe.plan.search.candidate import Candidate
 from mobilemoe.plan.search.constraints import Constraints
 from mobilemoe.plan.search.result import Reason
@@ -17,7 +17,7 @@ def reasons(law: MoELaw, constraints: Constraints, chosen: Candidate) -> tuple[R
     shape = chosen.shape
     experts = () if shape.is_dense else _experts(shape)
     return (
-        *_body(constraints, chosen),
+        *_body(law, constraints, chosen),
         Reason(
             "expert_equivalents", shape.expert_equivalents, _why_experts(law, constraints, chosen)
         ),
@@ -29,14 +29,14 @@ def reasons(law: MoELaw, constraints: Constraints, chosen: Candidate) -> tuple[R
     )
 
 
-def _body(constraints: Constraints, chosen: Candidate) -> tuple[Reason, ...]:
+def _body(law: MoELaw, constraints: Constraints, chosen: Candidate) -> tuple[Reason, ...]:
     shape = chosen.shape
     hidden, layers, heads = shape.hidden_size, shape.num_hidden_layers, shape.heads
     ratio = f"{hidden / layers:.1f} of width per layer; the published family has about 40 ({PAPER})"
     depth = ratio if shape.has_family_depth else f"{ratio}, give or take a tenth"
     kv = kv_heads(heads)
     return (
-        Reason("hidden_size", hidden, _why_width(constraints, chosen)),
+        Reason("hidden_size", hidden, _why_width(law, constraints, chosen)),
         Reason("num_hidden_layers", layers, depth),
         Reason("num_attention_heads", heads, f"heads of {HEAD_DIM} that fill the width ({PAPER})"),
         Reason("head_dim", HEAD_DIM, f"the published family's ({PAPER})"),
@@ -50,16 +50,18 @@ def _body(constraints: Constraints, chosen: Candidate) -> tuple[Reason, ...]:
     )
 
 
-def _why_width(constraints: Constraints, chosen: Candidate) -> str:
+def _why_width(law: MoELaw, constraints: Constraints, chosen: Candidate) -> str:
     limits = ["memory"]
     limits += ["compute"] if constraints.flops_per_token is not None else []
     limits += ["speed"] if constraints.decode_tok_s or constraints.ttft_s else []
     limits += ["training"] if constraints.train_flops is not None else []
     within = f"within the limits on {', '.join(limits)}"
     if chosen.loss is None:
-        return f"the most active parameters {within}; the law does not reach this size"
-    error = "" if constraints.prefer != "loss" else "; of several within its error see the funnel"
-    return f"the law's loss, {chosen.loss.loss:.3f}, is as low as it gets {within}{error}"
+        return f"the most active parameters that the funnel leaves {within}; no law reaches here"
+    return (
+        f"the law's loss, {chosen.loss.loss:.3f}, is within its error ({law.rmse:.2g}) of the "
+        f"lowest {within}; which of several, says the funnel"
+    )
 
 
 def _why_experts(law: MoELaw, constraints: Constraints, chosen: Candidate) -> str:
@@ -69,7 +71,11 @@ def _why_experts(law: MoELaw, constraints: Constraints, chosen: Candidate) -> st
     if experts != law.best_num_experts():
         return "what the limits leave: see the confidence"
     means = {count: law.mean_loss(count) for count in law.expert_grid}
-    equal = [str(count) for count in means if means[count] - means[experts] < law.rmse]
+    equal = [str(count) for count in means if law.is_tie(means[count], means[experts])]
+    if law != published_law() or len(equal) == 1:
+        return (
+            f"the lowest mean loss over the law's sweep; within its error: E = {', '.join(equal)}"
+        )
     return (
         f"the lowest mean loss over the law's sweep; E = {', '.join(equal)} are within its error, "
         f"so this is a convention; gains flatten after 8 and models were trained with it ({PAPER})"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import sqrt
 from statistics import fmean
 
+from mobilemoe.errors import MobileMoEError
 from mobilemoe.plan.law import MoELaw
 from mobilemoe.plan.search.candidate import Candidate
 from mobilemoe.plan.search.candidates import Speeds
@@ -54,17 +55,19 @@ def _constraint_changes(constraints: Constraints) -> Iterator[tuple[str, Constra
         if value is None:
             continue
         for word, factor in (("half the", 0.5), ("twice the", 2)):
-            moved = type(value)(value * factor)
-            fits = field != "context" or moved >= _least_context(constraints)
-            if moved > 0 and fits:
-                yield f"{word} {label}", replace(constraints, **{field: moved})
+            moved = _moved(constraints, field, type(value)(value * factor))
+            if moved is not None:
+                yield f"{word} {label}", moved
     if constraints.kv_format == "int8" and constraints.device is None:
         yield "an fp16 KV cache", replace(constraints, kv_format="fp16")
 
 
-def _least_context(constraints: Constraints) -> int:
-    prompt = constraints.prompt_tokens if constraints.ttft_s is not None else 1
-    return max(prompt, constraints.decode_depth or 1)
+def _moved(constraints: Constraints, field: str, value: float) -> Constraints | None:
+    """Return `constraints` with another value, None where nobody could ask for that."""
+    try:
+        return replace(constraints, **{field: value})  # type: ignore[arg-type]  # of its type
+    except MobileMoEError:
+        return None
 
 
 def _law_changes(law: MoELaw) -> Iterator[tuple[str, MoELaw]]:
