@@ -161,11 +161,11 @@ def _not_the_best(best: int, chosen: Candidate, compared: Sequence[Candidate]) -
     """Explain an E that is not the convention's."""
     if all(other.expert_equivalents != best for other in compared):
         return (
-            f"The law's best E over its sweep is {best}, but no shape with it that can be compared "
-            "is within these constraints."
+            f"The law's best E is {best}, but no shape with it that can be compared is within "
+            "these constraints."
         )
     if chosen.loss is None:
-        return f"The law's best E over its sweep is {best}; the rules above left none with it."
+        return f"The law's best E is {best}; the rules above left none with it."
     return (
         f"The law's best E over its sweep is {best}; within these constraints E = "
         f"{chosen.expert_equivalents} reaches a loss that is lower by more than the law's error."
