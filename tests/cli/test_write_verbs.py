@@ -104,3 +104,27 @@ def test_too_many_open_files_is_no_damaged_file(bf16: Path, run: Run, tmp_path: 
     assert "Too many open files" in done.stderr
     assert "ulimit -n" in done.stderr
     assert "damaged" not in done.stderr
+
+
+def test_the_config_of_a_plan_becomes_a_checkpoint(run: Run, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    assert run("plan", "--config", config).returncode == 0
+    described = run("info", config, "--json")
+    assert described.returncode == 0, described.stderr
+    done = run("init", "--config", config, tmp_path / "new", "--json")
+    assert done.returncode == 0, done.stderr
+    planned, written = json.loads(described.stdout), json.loads(done.stdout)
+    assert written["tensor_bytes"] == planned["weight_bytes"]["int4"]
+    assert open_checkpoint(tmp_path / "new").config == ModelConfig.preset("nano")
+
+
+def test_init_needs_exactly_one_shape(run: Run, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text("{}")
+    for shape in ((), ("--preset", "nano", "--config", config)):
+        done = run("init", *shape, tmp_path / "new")
+        assert done.returncode == 2
+        assert "give either --preset or --config" in done.stderr
+    done = run("init", "--config", config, tmp_path / "new")
+    assert done.returncode == 1 and "model_type" in done.stderr
+    assert not (tmp_path / "new").exists()

@@ -17,7 +17,8 @@ INFO_EXAMPLES = (
     "\b\nExamples:\n"
     "  mobilemoe info nano\n"
     "  mobilemoe info S --json\n"
-    "  mobilemoe info path/to/checkpoint"
+    "  mobilemoe info path/to/checkpoint\n"
+    "  mobilemoe info path/to/config.json"
 )
 SHAPE_KEYS = (
     "vocab_size",
@@ -50,7 +51,8 @@ def info(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="PATH|PRESET", help="A checkpoint folder, a hub id, or a preset's name."
+            metavar="PATH|PRESET",
+            help="A checkpoint folder, a config.json, a hub id, or a preset's name.",
         ),
     ],
     as_json: JsonOption = False,
@@ -66,7 +68,7 @@ def info(
 
 
 def find_subject(name: str) -> Subject:
-    """Return the checkpoint at `name`, a folder or a hub id, or the preset of that name.
+    """Return the checkpoint at `name`, a folder, a config.json or a hub id, or that preset.
 
     Of a model of the hub only its small files are fetched.
 
@@ -81,6 +83,8 @@ def find_subject(name: str) -> Subject:
     if is_hub_id(name):
         config, weight_format = read_config(fetch(name, weights=False) / CONFIG_FILE)
         return Subject(name, config, weight_format)
+    if Path(name).suffix == ".json" and Path(name).is_file():
+        return Subject(name, read_config(Path(name))[0])
     if not Path(name).exists() and not is_shipped(name):
         return Subject(name, _preset(name))
     checkpoint = open_checkpoint(name)

@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 INIT_EXAMPLES = (
     "\b\nExamples:\n"
     "  mobilemoe init --preset nano path/to/new\n"
-    "  mobilemoe init --preset L --format bf16 --shard-size 2GB path/to/new"
+    "  mobilemoe init --preset L --format bf16 --shard-size 2GB path/to/new\n"
+    "  mobilemoe init --config config.json path/to/new"
 )
 
 
-def _known_preset(name: str) -> str:
+def _known_preset(name: str | None) -> str | None:
     """Return `name`; refuse one that is no preset as wrong usage, with the names there are."""
+    if name is None:
+        return None
     try:
         ModelConfig.preset(name)
     except MobileMoEError as error:
@@ -37,9 +40,13 @@ def _known_preset(name: str) -> str:
 def init(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the new checkpoint.")],
     preset: Annotated[
-        str,
+        str | None,
         typer.Option(callback=_known_preset, help="Shape: S, M, L, nano, ... (`mobilemoe info`)."),
-    ],
+    ] = None,
+    config_file: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="Shape: a config.json, as `plan` writes it."),
+    ] = None,
     weight_format: FormatOption = Format.int4,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
     dense_twin: Annotated[
@@ -56,7 +63,7 @@ def init(
     from mobilemoe.checkpoint import init_checkpoint, synthetic_tokenizer_json
     from mobilemoe.checkpoint.synthetic_tokenizer import ends_turns
 
-    config = ModelConfig.preset(preset)
+    config = _shape(preset, config_file)
     config = config.dense_twin() if dense_twin else config
     started = time.monotonic()
     with byte_progress(f"writing {out}") as progress:
@@ -77,6 +84,16 @@ def init(
         parameters, size = count(config.total_params), amount(document["file_bytes"], "B")
         print(f"{out}: {parameters} random parameters as {weight_format.value}")
         print(f"{size} in {document['files']} file(s)")
+
+
+def _shape(preset: str | None, config_file: Path | None) -> ModelConfig:
+    from mobilemoe.checkpoint.config_file import read_config
+
+    if preset is not None and config_file is None:
+        return ModelConfig.preset(preset)
+    if config_file is not None and preset is None:
+        return read_config(config_file)[0]
+    raise typer.BadParameter("give either --preset or --config")
 
 
 def describe(written: Checkpoint, seconds: float) -> dict[str, Any]:
