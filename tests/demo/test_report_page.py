@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NotRequired, get_origin, get_type_hints
 
 import pytest
 from report_example import synthetic_report
 
+from html_page import Page
 from mobilemoe.demo.page import SECTIONS, render, write_report
 from mobilemoe.demo.schema import Report
 from mobilemoe.errors import MobileMoEError
@@ -23,31 +23,6 @@ OPTIONAL = sorted(
     if get_origin(hint) is NotRequired
 )
 HOSTILE = "</pre><script>alert('x')</script><img src=x onerror=\"y\"> & \ud800 \x00 $\\frac{a$"
-
-
-class Page(HTMLParser):
-    """Collects tags, ids and text, and checks that tags close in order."""
-
-    VOID = frozenset({"meta", "br", "img", "link", "input", "hr"})
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 @pytest.fixture(scope="module")

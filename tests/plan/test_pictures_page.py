@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from html_page import Page
 from mobilemoe.cli import app
 from mobilemoe.errors import MobileMoEError
 from mobilemoe.page.style import light
@@ -24,36 +24,6 @@ PHONE = load_profile("galaxy-s25")
 KINDS = {"measured", "published", "assumed", "stated"}
 SECTIONS = ["front", "choice", "doubt", "regions", "memory", "latency", "cost", "law", "inputs"]
 HOSTILE = "<script>alert('x')</script> & \x00"
-
-
-class Page(HTMLParser):
-    """Collects tags and text, and checks that tags close in order."""
-
-    VOID = frozenset({"meta", "br", "wbr"})
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text += data + " "
 
 
 def planned(**limits: object) -> Plan:

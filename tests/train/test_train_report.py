@@ -8,13 +8,13 @@ import math
 import re
 import shutil
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from event_stream import EXPERTS, LAYERS, LEVELS, step, write_run
 
+from html_page import Page
 from mobilemoe.errors import MobileMoEError
 from mobilemoe.page.curves import thinned
 from mobilemoe.page.markup import MINUS
@@ -28,31 +28,6 @@ from mobilemoe.train.report.record import RunRecord, StageRecord, read_run
 
 STEPS = {"pretrain": 60, "midtrain": 40, "sft": 30, "qat": 20}
 HOSTILE = "</pre><script>alert('x')</script><img src=x onerror=\"y\"> & \x00 $\\frac{a$"
-
-
-class Page(HTMLParser):
-    """Collects tags with their attributes, and checks that tags close in order."""
-
-    VOID = frozenset({"meta", "br", "img", "source"})
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 from mobilemoe.config import ModelConfig
 from mobilemoe.errors import MobileMoEError
+from mobilemoe.plan.family import FFN_RATIO
+from mobilemoe.plan.family import Shape as FamilyShape
 from mobilemoe.weights import GROUP_SIZE
-
-FFN_RATIO = 4
 
 
 @dataclass(frozen=True)
@@ -33,21 +33,6 @@ class Experts:
     def is_dense(self) -> bool:
         """Whether nothing is routed."""
         return self.expert_equivalents == 1
-
-    @property
-    def shared_fine(self) -> int:
-        """Fine experts that the shared expert takes the place of."""
-        return self.granularity // 2 if self.shared_expert else 0
-
-    @property
-    def routed(self) -> int:
-        """Routed experts per layer."""
-        return self.granularity * self.expert_equivalents - self.shared_fine
-
-    @property
-    def top_k(self) -> int:
-        """Routed experts that a token uses."""
-        return self.granularity - self.shared_fine
 
     def check(self, hidden_size: int) -> None:
         """Refuse what cannot be built at this width.
@@ -89,20 +74,24 @@ def build_config(shape: Shape, experts: Experts, vocab_size: int, context: int) 
         MobileMoEError: if the shape or the choice cannot be built.
     """
     experts.check(shape.hidden_size)
-    width = FFN_RATIO * shape.hidden_size
-    is_dense = experts.is_dense
-    shared = width if is_dense else width * experts.shared_fine // experts.granularity
+    member = FamilyShape(
+        shape.hidden_size,
+        shape.layers,
+        experts.expert_equivalents,
+        experts.granularity,
+        experts.shared_expert,
+    )
     return replace(
         ModelConfig.preset("nano"),
         vocab_size=vocab_size,
         hidden_size=shape.hidden_size,
-        intermediate_size=0 if is_dense else width // experts.granularity,
-        intermediate_size_mlp=shared,
+        intermediate_size=0 if member.is_dense else member.fine_width,
+        intermediate_size_mlp=member.always_on_width,
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
         head_dim=shape.head_dim,
-        num_local_experts=0 if is_dense else experts.routed,
-        num_experts_per_tok=0 if is_dense else experts.top_k,
+        num_local_experts=member.routed_experts,
+        num_experts_per_tok=member.top_k,
         max_position_embeddings=context,
     )

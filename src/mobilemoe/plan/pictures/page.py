@@ -9,14 +9,16 @@ from typing import Literal, get_args
 from mobilemoe.atomic import atomic_write
 from mobilemoe.errors import MobileMoEError
 from mobilemoe.page.markup import escape
+from mobilemoe.page.needs import needs_matplotlib
 from mobilemoe.page.style import style_sheet
 from mobilemoe.plan.law import MoELaw
 from mobilemoe.plan.pictures.data import GPU, GPUS, PlanData, plan_data
-from mobilemoe.plan.pictures.drawing import Drawing, needs_matplotlib
+from mobilemoe.plan.pictures.drawing import Drawing
 from mobilemoe.plan.pictures.front import candidate_name
 from mobilemoe.plan.search import Plan
 
 Kind = Literal["png", "svg"]
+FIGURES_ARE_DRAWN = "figures are drawn"  # of the error for a missing matplotlib
 _RULES = """
 .reasons td,.rules td,.changes td,.inputs td,.reasons thead th,.rules thead th,
 .changes thead th,.inputs thead th{text-align:left}
@@ -39,7 +41,7 @@ def plan_page(plan: Plan, *, law: MoELaw | None = None, gpu: str = GPU, gpus: in
             layout.
     """
     data = plan_data(plan, law, gpu=gpu, gpus=gpus)
-    with needs_matplotlib():
+    with needs_matplotlib(FIGURES_ARE_DRAWN):
         return _page(data)
 
 
@@ -62,7 +64,7 @@ def save_pictures(
             allowed = ", ".join(get_args(Kind))
             raise MobileMoEError(f"kinds: {kind!r}; allowed: {allowed}")
     data = plan_data(plan, law, gpu=gpu, gpus=gpus)
-    with needs_matplotlib():
+    with needs_matplotlib(FIGURES_ARE_DRAWN):
         return save_drawings(plan_drawings(data).values(), folder, kinds)
 
 
@@ -91,7 +93,7 @@ def plan_drawings(data: PlanData) -> dict[str, Drawing]:
     Raises:
         MobileMoEError: if matplotlib is not installed.
     """
-    with needs_matplotlib():
+    with needs_matplotlib(FIGURES_ARE_DRAWN):
         from mobilemoe.plan.pictures.draw_cost import cost_drawing
         from mobilemoe.plan.pictures.draw_front import front_drawing
         from mobilemoe.plan.pictures.draw_latency import latency_drawing

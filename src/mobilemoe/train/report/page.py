@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobilemoe.atomic import atomic_write
-from mobilemoe.errors import MobileMoEError
 from mobilemoe.page.markup import escape
+from mobilemoe.page.needs import needs_matplotlib
 from mobilemoe.page.style import style_sheet
 from mobilemoe.train.report.record import RunRecord, read_run
 
@@ -43,7 +41,7 @@ def write_train_report(run_folder: Path) -> Path:
         MobileMoEError: if there is no run or no step yet, if a file of it is damaged, if the
             disk refuses, or if matplotlib is not installed.
     """
-    with _matplotlib():
+    with needs_matplotlib("the report draws its figures"):
         page, drawings = _page(read_run(run_folder))
         _write_figures(run_folder / "figures", drawings)
     path = run_folder / "report.html"
@@ -57,22 +55,8 @@ def render(run: RunRecord) -> str:
     Raises:
         MobileMoEError: if matplotlib is not installed.
     """
-    with _matplotlib():
+    with needs_matplotlib("the report draws its figures"):
         return _page(run)[0]
-
-
-@contextmanager
-def _matplotlib() -> Iterator[None]:
-    """Turn a missing matplotlib into the error that says how to get it."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != "matplotlib":
-            raise
-        raise MobileMoEError(
-            "the report draws its figures with matplotlib, which is not installed",
-            hint="pip install 'mobilemoe[plots]'",
-        ) from error
 
 
 def _page(run: RunRecord) -> tuple[str, list[Drawing]]:
